@@ -1,0 +1,1 @@
+"""Plantwire: real-time telemetry, alarms and commands for industrial plants."""

@@ -1,0 +1,1 @@
+"""Redis → people: FastAPI, Socket.IO and the dashboard."""

@@ -1,0 +1,1 @@
+"""Device → Kafka: one file per transport, pure decoding, one forwarder."""

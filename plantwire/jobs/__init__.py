@@ -1,0 +1,1 @@
+"""Flink topologies: sources → functions → sinks, one file per job."""

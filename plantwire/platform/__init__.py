@@ -1,0 +1,1 @@
+"""What every process stands on: settings, access tokens, logging, Redis scripts."""

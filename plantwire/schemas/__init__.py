@@ -1,0 +1,1 @@
+"""What crosses a boundary: Avro schemas, frozen records, codecs, topics, the JSON on the wire."""

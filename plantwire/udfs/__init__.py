@@ -1,0 +1,1 @@
+"""Flink functions: load state, call the domain, save, set a timer, yield."""
