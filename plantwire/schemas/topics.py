@@ -54,6 +54,8 @@ CHANNEL_TELEMETRY: Final = "telemetry:updates"
 KEY_EPOCH: Final = "epoch"
 KEY_ACTIVE_ALARMS: Final = "alarms:active"
 KEY_DEVICES: Final = "devices"
+# Present once every active alarm of the log is in Redis; gone when Redis lost its data.
+KEY_ALARMS_COMPLETE: Final = "alarms:complete"
 PREFIX_SEQUENCE: Final = "seq:device:"
 PREFIX_HISTORY: Final = "history:device:"
 PREFIX_STATE: Final = "state:device:"
