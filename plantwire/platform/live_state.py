@@ -23,7 +23,7 @@ from plantwire.schemas.severity import Severity
 from plantwire.schemas.wire import alarm_to_wire
 
 HISTORY_LENGTH: Final = 1000
-# Longer than any replay: a revision is compared with those that a job restored from a checkpoint writes again.
+# Longer than any replay: what a restored job writes again is told by its revision.
 REVISION_LIFETIME_S: Final = 7 * 24 * 3600
 
 _TELEMETRY_SCRIPT: Final = """

@@ -1,0 +1,124 @@
+"""The rules in force, compiled, and which of them apply to a device.
+
+In: AlarmRule records in any order, older versions among them.
+Out: for a device, its metrics' compiled rules.
+Guarantees: the highest version of a rule wins, whatever the order of arrival.
+Not here: evaluation (`domain.limits`), files and topics (schemas, platform).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from plantwire.schemas.records import AlarmRule
+
+# A bound, not a tuning knob: a plant has fewer metric names than this per device.
+_METRICS_REMEMBERED_PER_DEVICE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledLimit:
+    """A limit with infinities for the sides that it leaves open."""
+
+    severity: int
+    above: float
+    below: float
+    deadband: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule, ready to evaluate. Between `safe_low` and `safe_high` (inclusive) no limit is violated."""
+
+    rule: AlarmRule
+    limits: tuple[CompiledLimit, ...]
+    safe_low: float
+    safe_high: float
+
+
+def compile_rule(rule: AlarmRule) -> CompiledRule:
+    """Sort the limits, most severe first, and precompute the band in which nothing happens."""
+    limits = tuple(
+        CompiledLimit(
+            severity=limit.severity,
+            above=math.inf if limit.above is None else limit.above,
+            below=-math.inf if limit.below is None else limit.below,
+            deadband=limit.deadband,
+        )
+        for limit in sorted(rule.limits, key=lambda limit: limit.severity)
+    )
+    return CompiledRule(
+        rule=rule,
+        limits=limits,
+        safe_low=max((limit.below for limit in limits), default=-math.inf),
+        safe_high=min((limit.above for limit in limits), default=math.inf),
+    )
+
+
+class DeviceRules:
+    """The rules of one device, looked up by metric name."""
+
+    def __init__(self, rules: tuple[tuple[re.Pattern[str], CompiledRule], ...]) -> None:
+        self._rules = rules
+        self._by_metric: dict[str, tuple[CompiledRule, ...]] = {}
+
+    def for_metric(self, metric: str) -> tuple[CompiledRule, ...]:
+        """The compiled rules of a metric, in the order of their ids; empty for most metrics."""
+        found = self._by_metric.get(metric)
+        if found is None:
+            found = tuple(compiled for pattern, compiled in self._rules if pattern.match(metric))
+            if len(self._by_metric) < _METRICS_REMEMBERED_PER_DEVICE:
+                self._by_metric[metric] = found
+        return found
+
+
+class RuleBook:
+    """All rules by id. `generation` changes whenever any rule does."""
+
+    def __init__(self, rules: Iterable[AlarmRule] = ()) -> None:
+        self._rules: dict[str, AlarmRule] = {}
+        self._compiled: dict[str, tuple[re.Pattern[str], re.Pattern[str], CompiledRule]] = {}
+        self.generation = 0
+        for rule in rules:
+            self.put(rule)
+
+    def put(self, rule: AlarmRule) -> bool:
+        """Take a rule in; False when this version or a later one is already here."""
+        known = self._rules.get(rule.rule_id)
+        if known is not None and known.version >= rule.version:
+            return False
+        self._rules[rule.rule_id] = rule
+        self._compiled.pop(rule.rule_id, None)
+        if not rule.retired:
+            self._compiled[rule.rule_id] = (_glob(rule.devices), _glob(rule.metric), compile_rule(rule))
+        self.generation += 1
+        return True
+
+    def remove(self, rule_id: str) -> bool:
+        """Forget a rule whose record was deleted from the topic; False when it was not here."""
+        if self._rules.pop(rule_id, None) is None:
+            return False
+        self._compiled.pop(rule_id, None)
+        self.generation += 1
+        return True
+
+    def for_device(self, device_id: str) -> DeviceRules:
+        """The rules whose device glob matches."""
+        return DeviceRules(
+            tuple(
+                (metrics, compiled)
+                for _, (devices, metrics, compiled) in sorted(self._compiled.items())
+                if devices.match(device_id)
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
