@@ -29,7 +29,7 @@ class Alarm(NamedTuple):
     alarm_id: str
     revision: int
     raise_ms: int
-    count: int
+    raises: int
     severity: int
 
 
@@ -144,13 +144,13 @@ def _announce(
     if change.before == NORMAL:
         kind = AlarmKind.RAISED
         if alarm is not None and 0 <= change.at_ms - alarm.raise_ms < DEDUP_WINDOW_MS:
-            alarm = alarm._replace(revision=alarm.revision + 1, count=alarm.count + 1, severity=change.after)
+            alarm = alarm._replace(revision=alarm.revision + 1, raises=alarm.raises + 1, severity=change.after)
         else:
             alarm = Alarm(
                 alarm_id=alarm_id_of(device_id, rule.rule_id, metric, change.at_ms),
                 revision=1,
                 raise_ms=change.at_ms,
-                count=1,
+                raises=1,
                 severity=change.after,
             )
     elif alarm is None:
@@ -176,7 +176,7 @@ def _announce(
         message=render_message(rule, device_id, site, metric, alarm.severity, change),
         event_time_ms=change.at_ms,
         raise_time_ms=alarm.raise_ms,
-        count=alarm.count,
+        count=alarm.raises,
     )
     return alarm, event
 
@@ -197,7 +197,7 @@ def _withdraw(alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str
         message=f"{device_id} {metric}: rule {rule_id} no longer applies",
         event_time_ms=now_ms,
         raise_time_ms=alarm.raise_ms,
-        count=alarm.count,
+        count=alarm.raises,
     )
 
 
