@@ -1,0 +1,149 @@
+"""Each embedded server starts, answers, keeps its data over a restart and leaves no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from plantwire.stack.errors import StackError
+from plantwire.stack.health import probe_database, probe_kafka, probe_mqtt, probe_redis
+from plantwire.stack.ports import free_ports, is_free
+from plantwire.stack.servers.kafka import Kafka
+from plantwire.stack.servers.postgres import Postgres
+from plantwire.stack.servers.process import ServerProcess
+from plantwire.stack.servers.redis import Redis
+
+READY_TIMEOUT_S = 60
+
+
+def _up(server: ServerProcess) -> None:
+    server.prepare()
+    server.start()
+    server.wait_ready(READY_TIMEOUT_S)
+
+
+def test_kafka_keeps_topics_over_a_restart(tmp_path: Path) -> None:
+    port, controller_port = free_ports(2)
+    kafka = Kafka(tmp_path / "kafka", port, controller_port, tmp_path / "kafka.log")
+    _up(kafka)
+    try:
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        admin.create_topics([NewTopic("kept", num_partitions=2)])["kept"].result(10)
+        kafka.stop()
+        assert is_free(port)
+        _up(kafka)
+        assert probe_kafka(kafka.bootstrap, frozenset({"kept"})) is None
+        assert probe_kafka(kafka.bootstrap, frozenset({"kept", "never-made"})) == "topics missing: never-made"
+    finally:
+        kafka.stop()
+    assert kafka.pid is None
+
+
+def test_postgres_has_role_and_database_and_keeps_rows(tmp_path: Path) -> None:
+    postgres = Postgres(tmp_path / "postgres", *free_ports(1), tmp_path / "postgres.log")
+    _up(postgres)
+    try:
+        with psycopg.connect(postgres.url) as connection:
+            connection.execute("CREATE TABLE kept (n int)")
+            connection.execute("INSERT INTO kept VALUES (7)")
+        postgres.stop()
+        _up(postgres)
+        with psycopg.connect(postgres.url) as connection:
+            assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
+    finally:
+        postgres.stop()
+    assert probe_database(postgres.url) is not None
+
+
+def test_redis_answers_and_stops(tmp_path: Path) -> None:
+    server = Redis(tmp_path / "redis", *free_ports(1), tmp_path / "redis.log")
+    _up(server)
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            assert client.set("epoch", "1")
+            assert client.get("epoch") == b"1"
+    finally:
+        server.stop()
+    assert probe_redis(server.url) is not None
+
+
+async def test_mqtt_carries_a_message(mqtt_url: str) -> None:
+    import aiomqtt
+
+    port = int(mqtt_url.rpartition(":")[2])
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        await client.subscribe("devices/+/telemetry", qos=1)
+        await client.publish("devices/press-1/telemetry", b"{}", qos=1)
+        message = await asyncio.wait_for(anext(client.messages), 10)
+    assert (str(message.topic), message.payload) == ("devices/press-1/telemetry", b"{}")
+
+
+@pytest.mark.parametrize("probe", [probe_kafka, probe_redis, probe_mqtt, probe_database])
+def test_a_probe_says_why_where_nothing_listens(probe) -> None:  # type: ignore[no-untyped-def]
+    (port,) = free_ports(1)
+    address = {
+        probe_kafka: f"127.0.0.1:{port}",
+        probe_redis: f"redis://127.0.0.1:{port}/0",
+        probe_mqtt: f"mqtt://127.0.0.1:{port}",
+        probe_database: f"postgresql://plantwire@127.0.0.1:{port}/plantwire",
+    }[probe]
+    reason = probe(address)
+    assert reason is not None
+    assert str(port) in reason
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    first = Redis(tmp_path / "first", port, tmp_path / "first.log")
+    second = Redis(tmp_path / "second", port, tmp_path / "second.log")
+    _up(first)
+    try:
+        second.prepare()
+        second.start()
+        second._process.wait(30)  # type: ignore[union-attr]
+        with pytest.raises(
+            StackError, match=r"redis did not start: it ended with exit code 1\..*second\.log"
+        ):
+            second.wait_ready(30)
+    finally:
+        second.stop()
+        first.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.parametrize("kind", ["redis.Redis", "postgres.Postgres", "mqtt.Mqtt"])
+def test_a_server_dies_with_a_killed_parent(tmp_path: Path, kind: str) -> None:
+    module, name = kind.split(".")
+    (port,) = free_ports(1)
+    program = f"""
+        from pathlib import Path
+        from plantwire.stack.servers.{module} import {name}
+        server = {name}(Path({str(tmp_path / "data")!r}), {port}, Path({str(tmp_path / "log")!r}))
+        server.prepare(); server.start(); server.wait_ready(60)
+        print(server.pid, flush=True)
+        input()
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert parent.stdin is not None
+    server = psutil.Process(int(parent.stdout.readline()))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(10)
+    parent.stdout.close()
+    parent.stdin.close()
+    gone, alive = psutil.wait_procs([server], timeout=10)
+    assert not alive, gone
+    assert is_free(port)
