@@ -41,8 +41,9 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-# A lone broker has nobody to hand its partitions to: it may leave at once.
-controlled.shutdown.enable=false
+# A broker that was killed is let in again only when its old session is over.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=400
 log.segment.bytes=134217728
 log.cleaner.dedupe.buffer.size=16777216
 """
