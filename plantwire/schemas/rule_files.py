@@ -1,0 +1,268 @@
+"""Alarm rules as people write them: YAML files.
+
+In: the text of one file, or of several. Out: AlarmRules of version 0 (not yet numbered), in the order
+of the files, or `Refused` with every problem found, each with file, line and reason.
+Guarantees: pure; all or nothing; never raises on any text; what it returns is safe to evaluate: finite
+limits that do not contradict each other, and a template with known placeholders only.
+Not here: reading and numbering (`stack.rules_cli`, `stack.rule_plan`), Avro (`schemas.codec`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+import yaml
+
+from plantwire.schemas.identifiers import DEVICE_ID_MAX_CHARACTERS, METRIC_NAME_MAX_CHARACTERS
+from plantwire.schemas.records import AlarmRule, Limit
+from plantwire.schemas.rule_yaml import NodeReader, RuleProblem, line_of
+from plantwire.schemas.severity import Severity
+
+RULES_PER_FILE_MAX: Final = 2_000
+RULE_ID_MAX_CHARACTERS: Final = 64
+MESSAGE_MAX_CHARACTERS: Final = 500
+DELAY_MAX_MS: Final = 7 * 24 * 3600 * 1000
+PLACEHOLDERS: Final = ("device", "site", "metric", "value", "limit", "severity", "rule")
+
+_RULE_KEYS: Final = ("id", "devices", "metric", "limits", "on_delay_ms", "off_delay_ms", "message")
+_REQUIRED_KEYS: Final = ("id", "devices", "metric", "limits")
+_LIMIT_KEYS: Final = ("above", "below", "deadband")
+_SEVERITIES: Final = {severity.name.lower(): severity for severity in Severity}
+_RULE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_DEVICE_GLOB: Final = re.compile(r"[A-Za-z0-9._:@*?\[\]!-]+\Z")
+_PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+_BRACED: Final = re.compile(r"\{[^{}]*\}|[{}]")
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Nothing is taken; `problems` says why, in the order of files and lines. Never empty."""
+
+    problems: tuple[RuleProblem, ...]
+
+
+class RuleAt(msgspec.Struct, frozen=True):
+    """A rule and the line that it starts at."""
+
+    rule: AlarmRule
+    file: str
+    line: int
+
+
+def parse_rule_files(files: Iterable[tuple[str, str]]) -> list[AlarmRule] | Refused:
+    """The rules of several files, given as (name, text); an id may occur once over all of them."""
+    found: dict[str, RuleAt] = {}
+    problems: list[RuleProblem] = []
+    for file, text in files:
+        rules, wrong = _parse(text, file)
+        problems.extend(wrong)
+        for placed in rules:
+            rule_id = placed.rule.rule_id
+            first = found.setdefault(rule_id, placed)
+            if first is not placed:
+                where = f"line {first.line}" if first.file == file else f"{first.file}:{first.line}"
+                problems.append(RuleProblem(file, placed.line, f"rule {rule_id!r} is already at {where}"))
+    if problems:
+        return Refused(tuple(sorted(problems)))
+    return [placed.rule for placed in found.values()]
+
+
+def parse_rules(text: str, file: str) -> list[AlarmRule] | Refused:
+    """The rules of one file; `file` is its name, for the problems."""
+    return parse_rule_files([(file, text)])
+
+
+def _parse(text: str, file: str) -> tuple[list[RuleAt], list[RuleProblem]]:
+    reader = NodeReader(file)
+    rules: list[RuleAt] = []
+    document = reader.compose(text)
+    if document is None:
+        if not reader.problems:
+            reader.report(1, "the file is empty; it must have 'rules:'")
+        return [], reader.problems
+    top = reader.mapping(document, "the file", known=("rules",), required=("rules",))
+    items = reader.items(top["rules"], "'rules'") if top and "rules" in top else None
+    if items and len(items) > RULES_PER_FILE_MAX:
+        reader.report(document, f"{len(items):,} rules; {RULES_PER_FILE_MAX:,} in a file are the most")
+        items = None
+    for item in items or ():
+        rule = _rule(reader, item)
+        if rule is not None:
+            rules.append(RuleAt(rule, file, line_of(item)))
+    return rules, reader.problems
+
+
+def _rule(reader: NodeReader, node: yaml.Node) -> AlarmRule | None:
+    """One rule; None when its id, globs or limits cannot be told. Problems are with the reader."""
+    entries = reader.mapping(node, "a rule", _RULE_KEYS, _REQUIRED_KEYS)
+    if entries is None:
+        return None
+    rule_id = _rule_id(reader, entries.get("id"))
+    name = f"rule {rule_id!r}" if rule_id else "a rule"
+    devices = _device_glob(reader, entries.get("devices"), name)
+    metric = _metric_glob(reader, entries.get("metric"), name)
+    limits = _limits(reader, entries["limits"], name) if "limits" in entries else None
+    on_delay_ms = _delay_ms(reader, entries, "on_delay_ms", name)
+    off_delay_ms = _delay_ms(reader, entries, "off_delay_ms", name)
+    message = _message(reader, entries.get("message"), name)
+    if rule_id is None or devices is None or metric is None or limits is None:
+        return None
+    return AlarmRule(
+        rule_id=rule_id,
+        version=0,
+        devices=devices,
+        metric=metric,
+        limits=limits,
+        on_delay_ms=on_delay_ms,
+        off_delay_ms=off_delay_ms,
+        message=message,
+    )
+
+
+def _rule_id(reader: NodeReader, node: yaml.Node | None) -> str | None:
+    if node is None or (rule_id := reader.text(node, "'id'", RULE_ID_MAX_CHARACTERS)) is None:
+        return None
+    if _RULE_ID.match(rule_id):
+        return rule_id
+    reader.report(node, "'id' takes letters, digits, '.', '_' and '-', and starts with a letter or digit")
+    return None
+
+
+def _device_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+    what = f"'devices' of {name}"
+    if node is None or (glob := reader.text(node, what, DEVICE_ID_MAX_CHARACTERS)) is None:
+        return None
+    if not _DEVICE_GLOB.match(glob):
+        reader.report(node, f"{what} has a character that is in no device id and no glob")
+        return None
+    return _glob(reader, node, what, glob)
+
+
+def _metric_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+    what = f"'metric' of {name}"
+    if node is None or (glob := reader.text(node, what, METRIC_NAME_MAX_CHARACTERS)) is None:
+        return None
+    return _glob(reader, node, what, glob)
+
+
+def _glob(reader: NodeReader, node: yaml.Node, what: str, glob: str) -> str | None:
+    """Refuses a bracket that is never closed, and a range that runs backwards: both match nothing."""
+    at = 0
+    while (start := glob.find("[", at)) != -1:
+        body = start + 2 if glob.startswith("[!", start) else start + 1
+        # As in a shell, a ] right after the [ is a member of the set and does not close it.
+        end = glob.find("]", body + 1)
+        if end == -1:
+            reader.report(node, f"{what} opens a [ that is never closed")
+            return None
+        for low, high in re.findall(r"(.)-(.)", glob[body:end]):
+            if low > high:
+                reader.report(node, f"{what} has the range {low}-{high}, which runs backwards")
+                return None
+        at = end + 1
+    return glob
+
+
+def _delay_ms(reader: NodeReader, entries: dict[str, yaml.Node], key: str, name: str) -> int:
+    if key not in entries:
+        return 0
+    return reader.integer(entries[key], f"{key!r} of {name}", 0, DELAY_MAX_MS) or 0
+
+
+def _message(reader: NodeReader, node: yaml.Node | None, name: str) -> str:
+    default = AlarmRule("", 0, "", "", ()).message
+    if node is None:
+        return default
+    what = f"'message' of {name}"
+    message = reader.text(node, what, MESSAGE_MAX_CHARACTERS)
+    if message is None:
+        return default
+    for braced in _BRACED.findall(message):
+        if not _PLACEHOLDER.fullmatch(braced):
+            known = " ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
+            reader.report(node, f"{what} has {braced[:40]!r}, which is no placeholder; it takes {known}")
+    return message
+
+
+def _limits(reader: NodeReader, node: yaml.Node, name: str) -> tuple[Limit, ...] | None:
+    """The limits, most severe first; None where one of them is wrong."""
+    problems_before = len(reader.problems)
+    entries = reader.mapping(node, f"'limits' of {name}", _SEVERITIES)
+    if entries is None:
+        return None
+    if not entries and len(reader.problems) == problems_before:
+        reader.report(node, f"{name} has no limit")
+    placed: list[tuple[yaml.Node, Limit]] = []
+    for severity_name in sorted(entries, key=lambda key: _SEVERITIES[key]):
+        where = entries[severity_name]
+        limit = _limit(reader, where, _SEVERITIES[severity_name], f"{severity_name} of {name}")
+        if limit is not None:
+            placed.append((where, limit))
+    if len(reader.problems) == problems_before:
+        _report_contradictions(reader, placed, name)
+    if len(reader.problems) > problems_before:
+        return None
+    return tuple(limit for _, limit in placed)
+
+
+def _limit(reader: NodeReader, node: yaml.Node, severity: Severity, what: str) -> Limit | None:
+    problems_before = len(reader.problems)
+    entries = reader.mapping(node, what, _LIMIT_KEYS)
+    if entries is None or len(reader.problems) > problems_before:
+        return None
+    values: dict[str, float] = {}
+    for key, value_node in entries.items():
+        number = reader.number(value_node, f"{key!r} of {what}")
+        if number is None:
+            return None
+        values[key] = number
+    above, below, deadband = values.get("above"), values.get("below"), values.get("deadband", 0.0)
+    if above is None and below is None:
+        reader.report(node, f"{what} has neither 'above' nor 'below'")
+    elif above is not None and below is not None and below >= above:
+        reader.report(entries["below"], f"{what}: below {below:g} is not less than above {above:g}")
+    elif deadband < 0:
+        reader.report(entries["deadband"], f"'deadband' of {what} is negative")
+    elif above is not None and below is not None and deadband >= above - below:
+        reader.report(
+            entries["deadband"],
+            f"'deadband' of {what} is {deadband:g}, as wide as the band {below:g} to {above:g} or wider: "
+            "an alarm would never clear",
+        )
+    else:
+        return Limit(severity=int(severity), above=above, below=below, deadband=deadband)
+    return None
+
+
+def _report_contradictions(reader: NodeReader, placed: list[tuple[yaml.Node, Limit]], name: str) -> None:
+    """A less severe limit must be met before a more severe one, and some value must be normal."""
+    highs = [(node, limit.severity, limit.above) for node, limit in placed if limit.above is not None]
+    lows = [(node, limit.severity, limit.below) for node, limit in placed if limit.below is not None]
+    for (_, severe, high), (node, mild, lower) in pairwise(highs):
+        if lower >= high:
+            reader.report(
+                node,
+                f"{name}: {_named(mild)} above {lower:g} is not less than {_named(severe)} above {high:g}",
+            )
+    for (_, severe, low), (node, mild, higher) in pairwise(lows):
+        if higher <= low:
+            reader.report(
+                node,
+                f"{name}: {_named(mild)} below {higher:g} is not more than {_named(severe)} below {low:g}",
+            )
+    if highs and lows:
+        _, high_severity, lowest_high = min(highs, key=lambda entry: entry[2])
+        node, low_severity, highest_low = max(lows, key=lambda entry: entry[2])
+        if highest_low >= lowest_high:
+            reader.report(
+                node,
+                f"{name}: {_named(low_severity)} below {highest_low:g} and {_named(high_severity)} above "
+                f"{lowest_high:g} leave no normal value",
+            )
+
+
+def _named(severity: int) -> str:
+    return Severity(severity).name.lower()
