@@ -52,7 +52,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.warm_up_ms < 0 or self.first_raise < 0:
             raise ValueError("warm_up_ms and first_raise cannot be negative")
-        if self.tail_ms <= self.hold_ms + 2 * self.device_interval_ms:
+        if self.tail_ms <= self.hold_ms + 2 * self.device_interval_ms + 1000 // self.raises_per_s:
             raise ValueError("the tail must be longer than an alarm holds, or the last clears are not sent")
         needed = math.ceil((DEDUPLICATION_WINDOW_MS + self.hold_ms) * self.raises_per_s / 1000) + 1
         if self.first_raise + self.raise_count > self.pairs and self.pairs < needed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 
 import pytest
@@ -27,7 +28,7 @@ def test_every_device_sends_at_its_rate() -> None:
     sent = Counter(plan.device_of(frame) for frame in range(plan.frame_count))
     assert set(sent.values()) == {plan.frame_count // plan.devices}
     of_one_ms = [plan.offset_ms(f) for f in range(plan.frame_count) if plan.device_of(f) == 7]
-    assert {b - a for a, b in zip(of_one_ms, of_one_ms[1:], strict=False)} == {100}
+    assert {b - a for a, b in itertools.pairwise(of_one_ms)} == {100}
 
 
 def test_a_raise_and_its_clear_are_frames_of_its_device() -> None:
@@ -80,12 +81,12 @@ def test_no_pair_is_raised_again_within_the_deduplication_window(
         by_pair[planned.device, planned.metric].append(planned)
     slack_ms = 2 * plan.device_interval_ms + 2_000  # the grid of the device's own frames
     for raises in by_pair.values():
-        for earlier, later in zip(raises, raises[1:], strict=False):
+        for earlier, later in itertools.pairwise(raises):
             assert later.raise_offset_ms - earlier.clear_offset_ms > DEDUPLICATION_WINDOW_MS - slack_ms
 
 
 def test_too_few_pairs_are_refused_with_the_number_needed() -> None:
-    with pytest.raises(ValueError, match="need 316 .* are 100"):
+    with pytest.raises(ValueError, match=r"need 316 .* are 100"):
         LoadPlan(devices=10, metrics=10)
 
 
