@@ -1,1 +1,1 @@
-"""Device → Kafka: one file per transport, pure decoding, one forwarder."""
+"""Device → Kafka: one file per transport, a pure decoder, a forwarder that awaits Kafka."""

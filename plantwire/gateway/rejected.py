@@ -1,0 +1,49 @@
+"""Why input is refused: a closed set of reasons, the same for HTTP errors, dead letters and counters.
+
+In: nothing. Out: `Reason` and `Rejected`.
+Guarantees: the names are stable; clients, dashboards and dead-letter readers act on them.
+Not here: the HTTP status of a reason (`http_transport`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Reason(StrEnum):
+    """Why a request or message is refused."""
+
+    # The bytes.
+    NOT_JSON = "not-json"
+    NOT_A_NUMBER = "not-a-number"
+    DUPLICATE_KEY = "duplicate-key"
+    BAD_SHAPE = "bad-shape"
+    BODY_TOO_LARGE = "body-too-large"
+    # What they say.
+    INVALID_DEVICE_ID = "invalid-device-id"
+    INVALID_METRIC_NAME = "invalid-metric-name"
+    INVALID_TEXT = "invalid-text"
+    TOO_MANY_METRICS = "too-many-metrics"
+    TOO_MANY_FRAMES = "too-many-frames"
+    FRAME_TOO_LARGE = "frame-too-large"
+    TIMESTAMP_OUT_OF_RANGE = "timestamp-out-of-range"
+    TIMESTAMP_AHEAD = "timestamp-ahead"
+    TIMESTAMP_MISSING = "timestamp-missing"
+    # HTTP alone.
+    TOKEN_MISSING = "token-missing"  # noqa: S105 - a reason, not a secret
+    TOKEN_INVALID = "token-invalid"  # noqa: S105 - a reason, not a secret
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105 - a reason, not a secret
+    ROLE_TOO_LOW = "role-too-low"
+    OTHER_DEVICE = "other-device"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    BODY_TIMEOUT = "body-timeout"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """Input that is refused; `detail` is one sentence fit for the sender."""
+
+    reason: Reason
+    detail: str
