@@ -6,12 +6,16 @@ They are the embedded servers of the stack itself, so every run proves those too
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from plantwire.stack.flink_jobs import FlinkJobs
 from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.flink import JobManager, TaskManager
+from plantwire.stack.servers.flink_installation import FlinkInstallation
 from plantwire.stack.servers.kafka import Kafka
 from plantwire.stack.servers.mqtt import Mqtt
 from plantwire.stack.servers.postgres import Postgres
@@ -70,3 +74,31 @@ def database_url(servers_home: Path) -> Iterator[str]:
     postgres = Postgres(servers_home / "postgres", *free_ports(1), servers_home / "postgres.log")
     with running(postgres):
         yield postgres.url
+
+
+@dataclass(frozen=True)
+class FlinkCluster:
+    """A session cluster: where its REST is, and how jobs get there (`jobs.submit`, `jobs.stop`)."""
+
+    rest: str
+    jobs: FlinkJobs
+    task_managers: tuple[TaskManager, ...]
+
+
+@pytest.fixture(scope="session")
+def flink_cluster(servers_home: Path) -> Iterator[FlinkCluster]:
+    """A JobManager and two TaskManagers of one slot each, with our flink-conf/."""
+    rest_port, rpc_port = free_ports(2)
+    folder = servers_home / "flink"
+    installation = FlinkInstallation(folder, folder / "logs", rest_port, rpc_port)
+    manager = JobManager(installation, rest_port, folder / "jobmanager.out")
+    workers = tuple(TaskManager(installation, n, {}, folder / f"taskmanager-{n}.out") for n in (1, 2))
+    manager.prepare()
+    with ExitStack() as ending:
+        for server in (manager, *workers):
+            ending.callback(server.stop)
+            server.start()
+        for server in (manager, *workers):
+            server.wait_ready(READY_TIMEOUT_S)
+        jobs = FlinkJobs(installation, installation.rest, folder / "jobs.json")
+        yield FlinkCluster(installation.rest, jobs, workers)

@@ -126,13 +126,29 @@ def probe_flink(rest: str, slots: int = 0) -> str | None:
 
 def flink_overview(rest: str) -> dict[str, Any] | str:
     """The cluster's `/overview`, or why there is none."""
+    return _flink(rest, "/overview")
+
+
+def flink_task_managers(rest: str) -> frozenset[str] | str:
+    """The ids of the registered TaskManagers, or why they are not known."""
+    answer = _flink(rest, "/taskmanagers")
+    return answer if isinstance(answer, str) else frozenset(entry["id"] for entry in answer["taskmanagers"])
+
+
+def flink_jobs(rest: str) -> list[dict[str, Any]] | str:
+    """The cluster's jobs, each with `jid`, `name` and `state`, or why they are not known."""
+    answer = _flink(rest, "/jobs/overview")
+    return answer if isinstance(answer, str) else list(answer["jobs"])
+
+
+def _flink(rest: str, path: str) -> dict[str, Any] | str:
     try:
-        response = httpx.get(f"{rest}/overview", timeout=PROBE_TIMEOUT_S)
+        response = httpx.get(f"{rest}{path}", timeout=PROBE_TIMEOUT_S)
         response.raise_for_status()
     except httpx.HTTPError as error:
         return f"JobManager does not answer at {rest} ({_first_line(error)})"
-    overview: dict[str, Any] = response.json()
-    return overview
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def _addresses(bootstrap: str) -> list[tuple[str, str]]:
