@@ -1,0 +1,43 @@
+"""Messages that a client missed, from the device's history in Redis.
+
+In: a device and a range of message numbers. Out: the messages, as JSON, in order.
+Guarantees: at most `HISTORY_REQUEST_MAX` messages; those that the history no longer holds are left out.
+Not here: whether the client may see the device (`sessions`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import redis.asyncio
+
+from plantwire.distribution.messages import TelemetryUpdate
+from plantwire.distribution.packets import telemetry_body
+from plantwire.schemas.topics import PREFIX_HISTORY
+
+HISTORY_REQUEST_MAX: Final = 300
+
+
+class History:
+    """Reads histories; `client` does not decode responses."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def messages(self, device_id: str, first: int, last: int) -> list[bytes]:
+        """The telemetry messages `first`…`last` of a device; raises `redis.RedisError`."""
+        entries = await self._client.xrange(
+            PREFIX_HISTORY + device_id, f"{first}-0", f"{last}-0", count=HISTORY_REQUEST_MAX
+        )
+        return [
+            telemetry_body(
+                TelemetryUpdate(
+                    device_id,
+                    int(entry_id.partition(b"-")[0]),
+                    int(fields[b"timestamp"]),
+                    msgspec.Raw(fields[b"data"]),
+                )
+            )
+            for entry_id, fields in entries
+        ]

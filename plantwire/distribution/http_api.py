@@ -1,0 +1,199 @@
+"""The HTTP interface: latest values, active alarms, health, metrics, the dashboard's files.
+
+In: requests, with a Bearer token under /api. Out: JSON; errors as problem+json.
+Guarantees: a token sees its own devices only; an answer from a picture that does not follow Redis at the
+moment says so in the header `Plantwire-Live: false`.
+Not here: Socket.IO (`sessions`), security headers and origins (`server`).
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from plantwire.distribution.hub import Hub
+from plantwire.distribution.metrics import DistributionMetrics
+from plantwire.distribution.picture import LivePicture, alarm_array
+from plantwire.platform.tokens import Claims, TokenAuthority, TokenError
+from plantwire.schemas.problem import PROBLEM_MEDIA_TYPE, problem
+from plantwire.schemas.severity import Severity
+
+HEADER_LIVE: Final = "Plantwire-Live"
+
+_REASONS: Final = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    503: "unavailable",
+}
+_NO_DASHBOARD: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Plantwire</title>
+<h1>The dashboard is not built</h1>
+<p>Run <code>make setup</code> in the project's folder and load this page again.
+The interface itself is up: see <a href="/docs">/docs</a>.</p></html>"""
+
+
+class ProblemError(Exception):
+    """An error that the client is told as problem+json."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+
+
+class Dashboard:
+    """The built dashboard; a page that says how to build it where it is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = StaticFiles(directory=folder, html=True, check_dir=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; raises HTTPException 404 for an unknown file."""
+        if scope["path"] in {"/", "/index.html"} and not (self._folder / "index.html").is_file():
+            await HTMLResponse(_NO_DASHBOARD, status_code=503)(scope, receive, send)
+        elif not self._folder.is_dir():
+            raise HTTPException(404)
+        else:
+            await self._files(scope, receive, send)
+
+
+def build_api(
+    picture: LivePicture,
+    hub: Hub,
+    authority: TokenAuthority,
+    metrics: DistributionMetrics,
+    dashboard: Path,
+    redis_answers: Callable[[], Awaitable[bool]],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """The application for everything that is not Socket.IO; `lifespan` starts and stops its work."""
+    api = FastAPI(
+        title="Plantwire distribution",
+        description="Live values and alarms over HTTP. The live stream is Socket.IO, namespace /telemetry.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    _handle_errors(api)
+    bearer = HTTPBearer(auto_error=False, description="The same token as Socket.IO's auth.token.")
+
+    def claims_of(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Claims:
+        try:
+            return authority.verify(credentials.credentials if credentials is not None else None)
+        except TokenError as error:
+            raise ProblemError(401, "unauthorized", str(error)) from None
+
+    Caller = Annotated[Claims, Depends(claims_of)]  # noqa: N806 - a type
+
+    def answer(body: bytes) -> Response:
+        return Response(
+            body,
+            media_type="application/json",
+            headers={HEADER_LIVE: str(hub.live).lower(), "Cache-Control": "no-store"},
+        )
+
+    def require_picture() -> None:
+        if not picture.loaded:
+            raise ProblemError(
+                503, "unavailable", "The live state has not been read yet; Redis is not reachable."
+            )
+
+    @api.get("/api/devices/telemetry/latest", tags=["telemetry"], response_model=None)
+    async def latest(claims: Caller) -> Response:
+        """`[{deviceId, seq, timestamp, data}]` of every device that the token may see."""
+        require_picture()
+        return answer(orjson.dumps(picture.latest(claims)))
+
+    @api.get("/api/alarms", tags=["alarms"], response_model=None)
+    async def alarms(
+        claims: Caller,
+        severity: Annotated[list[str] | None, Query(description="CRITICAL, HIGH, MEDIUM, LOW, INFO")] = None,
+        deviceId: str | None = None,  # noqa: N803 - the interface's spelling
+    ) -> Response:
+        """`{"alarms": [...]}`: active alarms, most severe first, then newest."""
+        require_picture()
+        wanted = {name.upper() for name in severity or ()}
+        if unknown := wanted - Severity.__members__.keys():
+            raise ProblemError(
+                400, "invalid-parameter", f"severity: unknown {', '.join(sorted(unknown))[:80]}"
+            )
+        if deviceId is not None and not claims.may_access(deviceId):
+            raise ProblemError(403, "forbidden", "The token does not cover this device.")
+        found = [
+            alarm
+            for alarm in picture.active_alarms(claims)
+            if (not wanted or alarm.header.severity in wanted)
+            and (deviceId is None or alarm.header.device_id == deviceId)
+        ]
+        return answer(b'{"alarms":' + alarm_array(found) + b"}")
+
+    @api.get("/healthz", tags=["operation"])
+    async def healthz() -> dict[str, str]:
+        """200 while the process works."""
+        return {"status": "ok"}
+
+    @api.get("/readyz", tags=["operation"])
+    async def readyz() -> dict[str, Any]:
+        """200 while Redis answers and every channel is subscribed, else 503."""
+        if not (hub.live and await redis_answers()):
+            raise ProblemError(503, "unavailable", "Redis is not reachable or not subscribed.")
+        return {
+            "status": "ready",
+            "epoch": picture.epoch,
+            "devices": picture.device_count,
+            "alarms": picture.alarm_count,
+            "alarmsComplete": picture.alarms_complete,
+        }
+
+    @api.get("/metrics", tags=["operation"], response_model=None)
+    async def metrics_text() -> Response:
+        """Counters in the Prometheus exposition format."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    api.mount("/", Dashboard(dashboard), name="dashboard")
+    return api
+
+
+def _handle_errors(api: FastAPI) -> None:
+    async def on_problem(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)  # noqa: S101 - by registration
+        return _problem_response(error.status, error.reason, error.detail)
+
+    async def on_http_exception(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - by registration
+        reason = _REASONS.get(error.status_code, "error")
+        return _problem_response(error.status_code, reason, str(error.detail))
+
+    async def on_invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return _problem_response(400, "invalid-parameter", found[:500])
+
+    async def on_failure(_request: Request, _error: Exception) -> Response:
+        return _problem_response(500, "internal", "The request failed; the log has the cause.")
+
+    api.add_exception_handler(ProblemError, on_problem)
+    api.add_exception_handler(HTTPException, on_http_exception)
+    api.add_exception_handler(RequestValidationError, on_invalid)
+    api.add_exception_handler(Exception, on_failure)
+
+
+def _problem_response(status: int, reason: str, detail: str) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Response(
+        orjson.dumps(problem(status, reason, detail)),
+        status_code=status,
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers=headers,
+    )
