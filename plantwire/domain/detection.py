@@ -11,13 +11,14 @@ Not here: clocks, Flink, Kafka, Redis (`udfs`); one rule on one value (`domain.l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from math import isfinite
+from typing import Final, NamedTuple, TypedDict
 
 from plantwire.domain.limits import NORMAL, LevelChange, LimitState, evaluate, expire
 from plantwire.domain.limits import next_due_ms as next_limit_due_ms
 from plantwire.domain.rule_book import DeviceRules
-from plantwire.schemas.records import AlarmEvent, AlarmKind, AlarmRule
+from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, AlarmKind, AlarmRule
 from plantwire.schemas.severity import Severity
 
 DEDUP_WINDOW_MS: Final = 60_000
@@ -46,67 +47,123 @@ DeviceState = dict[Key, Tracked]
 """What is remembered of a device; empty while all is normal."""
 
 
-class Sample(NamedTuple):
-    """One number of a frame, good and finite."""
+class FrameFields(TypedDict):
+    """What detection reads of a decoded TelemetryFrame."""
 
-    metric: str
-    value: float
-    event_ms: int
-    late: bool
-
-
-def detect(
-    state: DeviceState, device_id: str, site: str, rules: DeviceRules, samples: Iterable[Sample]
-) -> tuple[DeviceState, list[AlarmEvent]]:
-    """Evaluate a frame's samples. Returns `state` itself, unchanged, when nothing changed."""
-    events: list[AlarmEvent] = []
-    after = state
-    for sample in samples:
-        for compiled in rules.for_metric(sample.metric):
-            key = (compiled.rule.rule_id, sample.metric)
-            tracked = after.get(key)
-            if tracked is None:
-                if compiled.safe_low <= sample.value <= compiled.safe_high:
-                    continue
-                tracked = Tracked(LimitState(), None)
-            limit, changes = evaluate(
-                compiled, tracked.limit, sample.value, sample.event_ms, late=sample.late
-            )
-            if limit is tracked.limit:
-                continue
-            if after is state:
-                after = dict(state)
-            alarm = tracked.alarm
-            for change in changes:
-                alarm, event = _announce(compiled.rule, device_id, site, sample.metric, alarm, change)
-                events.append(event)
-            _keep(after, key, Tracked(limit, alarm), sample.event_ms)
-    return after, events
+    device_id: str
+    site: str
+    event_time_ms: int
+    metrics: Sequence[MetricFields]
 
 
-def run_timers(
-    state: DeviceState, device_id: str, site: str, rules: DeviceRules, now_ms: int
-) -> tuple[DeviceState, list[AlarmEvent]]:
-    """Let delays that ran out by `now_ms` (event time) take effect, forget what is over, and clear the
-    alarms of rules that no longer apply.
+class MetricFields(TypedDict):
+    """What detection reads of a decoded Metric."""
+
+    name: str
+    number: float | None
+    quality: int
+    event_time_ms: int | None
+
+
+class DeviceDetector:
+    """The alarms of one device. Fed with its frames in order of arrival.
+
+    `state` is replaced, never changed in place: whoever stores it sees by identity whether it must.
     """
-    events: list[AlarmEvent] = []
-    after = dict(state)
-    for key, tracked in state.items():
-        rule_id, metric = key
-        compiled = next((c for c in rules.for_metric(metric) if c.rule.rule_id == rule_id), None)
-        if compiled is None:
-            del after[key]
-            if tracked.limit.level != NORMAL and tracked.alarm is not None:
-                events.append(_withdraw(tracked.alarm, rule_id, device_id, site, metric, now_ms))
-            continue
+
+    __slots__ = ("_newest_ms", "_rules", "device_id", "site", "state")
+
+    def __init__(self, device_id: str, rules: DeviceRules, state: DeviceState | None = None) -> None:
+        self.device_id = device_id
+        self.site = ""
+        self.state: DeviceState = state or {}
+        self._newest_ms: dict[str, int] = {}
+        self._rules = rules
+
+    def take_rules(self, rules: DeviceRules, now_ms: int) -> list[AlarmEvent]:
+        """Use other rules from now on; alarms of rules that no longer apply clear, at `now_ms`."""
+        self._rules = rules
+        return self.run_timers(now_ms)
+
+    def take_frame(self, frame: FrameFields) -> list[AlarmEvent]:
+        """Evaluate a frame's good, finite numbers; text and other qualities are passed over."""
+        events: list[AlarmEvent] = []
+        before = after = self.state
+        frame_ms = frame["event_time_ms"]
+        for_metric = self._rules.for_metric
+        newest_ms = self._newest_ms
+        for metric in frame["metrics"]:
+            name = metric["name"]
+            found = for_metric(name)
+            if not found:
+                continue
+            value = metric["number"]
+            if value is None or metric["quality"] != QUALITY_GOOD:
+                continue
+            event_ms = metric["event_time_ms"] or frame_ms
+            late = event_ms < newest_ms.get(name, 0)
+            if not late:
+                newest_ms[name] = event_ms
+            for compiled in found:
+                in_band = compiled.safe_low <= value <= compiled.safe_high
+                if in_band and not after:
+                    continue
+                key = (compiled.rule.rule_id, name)
+                tracked = after.get(key)
+                if tracked is None:
+                    if in_band or not isfinite(value):
+                        continue
+                    tracked = Tracked(LimitState(), None)
+                elif not isfinite(value):
+                    continue
+                limit, changes = evaluate(compiled, tracked.limit, value, event_ms, late=late)
+                if limit is tracked.limit:
+                    continue
+                if after is before:
+                    after = dict(before)
+                self.site = frame["site"]
+                _store(
+                    after, key, self._follow(compiled.rule, name, tracked, limit, changes, events), event_ms
+                )
+        self.state = after
+        return events
+
+    def run_timers(self, now_ms: int) -> list[AlarmEvent]:
+        """Let delays that ended by `now_ms` (event time) take effect, forget what is over, and clear the
+        alarms of rules that no longer apply.
+        """
+        events: list[AlarmEvent] = []
+        after = dict(self.state)
+        for key, tracked in self.state.items():
+            rule_id, metric = key
+            compiled = next((c for c in self._rules.for_metric(metric) if c.rule.rule_id == rule_id), None)
+            if compiled is None:
+                del after[key]
+                if tracked.limit.level != NORMAL and tracked.alarm is not None:
+                    events.append(
+                        _withdraw(tracked.alarm, rule_id, self.device_id, self.site, metric, now_ms)
+                    )
+                continue
+            limit, changes = expire(compiled, tracked.limit, now_ms)
+            _store(after, key, self._follow(compiled.rule, metric, tracked, limit, changes, events), now_ms)
+        if after != self.state:
+            self.state = after
+        return events
+
+    def _follow(
+        self,
+        rule: AlarmRule,
+        metric: str,
+        tracked: Tracked,
+        limit: LimitState,
+        changes: tuple[LevelChange, ...],
+        events: list[AlarmEvent],
+    ) -> Tracked:
         alarm = tracked.alarm
-        limit, changes = expire(compiled, tracked.limit, now_ms)
         for change in changes:
-            alarm, event = _announce(compiled.rule, device_id, site, metric, alarm, change)
+            alarm, event = _announce(rule, self.device_id, self.site, metric, alarm, change)
             events.append(event)
-        _keep(after, key, Tracked(limit, alarm), now_ms)
-    return (after, events) if after != state or events else (state, events)
+        return Tracked(limit, alarm)
 
 
 def next_due_ms(state: DeviceState) -> int | None:
@@ -128,7 +185,7 @@ def alarm_id_of(device_id: str, rule_id: str, metric: str, raise_ms: int) -> str
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
-def _keep(state: DeviceState, key: Key, tracked: Tracked, now_ms: int) -> None:
+def _store(state: DeviceState, key: Key, tracked: Tracked, now_ms: int) -> None:
     """Store what must be remembered and drop what need not: the clearing rule of this state."""
     limit, alarm = tracked
     quiet = not limit.parts
@@ -144,7 +201,9 @@ def _announce(
     if change.before == NORMAL:
         kind = AlarmKind.RAISED
         if alarm is not None and 0 <= change.at_ms - alarm.raise_ms < DEDUP_WINDOW_MS:
-            alarm = alarm._replace(revision=alarm.revision + 1, raises=alarm.raises + 1, severity=change.after)
+            alarm = alarm._replace(
+                revision=alarm.revision + 1, raises=alarm.raises + 1, severity=change.after
+            )
         else:
             alarm = Alarm(
                 alarm_id=alarm_id_of(device_id, rule.rule_id, metric, change.at_ms),

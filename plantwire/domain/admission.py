@@ -1,0 +1,13 @@
+"""Which frames the live paths take. Gateways ask the same before; this guards what others put on Kafka."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_AHEAD_MS: Final = 60_000
+"""How far a device's clock may be ahead. Further would make every later frame look late."""
+
+
+def is_too_far_ahead(event_time_ms: int, now_ms: int) -> bool:
+    """Whether a frame claims to come from the future."""
+    return event_time_ms > now_ms + MAX_AHEAD_MS

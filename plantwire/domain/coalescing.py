@@ -1,0 +1,69 @@
+"""Coalescing of a device's live values: at most one message per interval, and the newest value wins.
+
+In: frames in order of arrival. Out: the values to show now, or the moment to look again.
+Guarantees: the first frame after a quiet interval passes at once; what is held back is merged, never
+lost; a value older than the one shown is not shown.
+Not here: clocks, Flink, Redis (`udfs.live_state`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+Value = float | str
+
+
+class LiveMetricFields(TypedDict):
+    """What coalescing reads of a decoded Metric."""
+
+    name: str
+    number: float | None
+    text: str | None
+    event_time_ms: int | None
+
+
+class Pending(NamedTuple):
+    """What a device shows next."""
+
+    shown_ms: int
+    """When the last message went out, processing time."""
+    timestamp_ms: int
+    """Event time of the newest value held back; 0 when none is."""
+    values: dict[str, Value]
+    newest_ms: dict[str, int]
+    """Event time of the newest value seen, per metric."""
+
+
+NOTHING = Pending(0, 0, {}, {})
+
+
+def merge(pending: Pending, metrics: Sequence[LiveMetricFields], event_time_ms: int) -> tuple[Pending, int]:
+    """Take a frame in. The second result counts its values that were older than what is shown."""
+    values = dict(pending.values)
+    newest_ms = dict(pending.newest_ms)
+    timestamp_ms = pending.timestamp_ms
+    late = 0
+    for metric in metrics:
+        value = metric["number"] if metric["number"] is not None else metric["text"]
+        if value is None:
+            continue
+        name = metric["name"]
+        at_ms = metric["event_time_ms"] or event_time_ms
+        if at_ms < newest_ms.get(name, 0):
+            late += 1
+            continue
+        newest_ms[name] = at_ms
+        values[name] = value
+        timestamp_ms = max(timestamp_ms, at_ms)
+    return Pending(pending.shown_ms, timestamp_ms, values, newest_ms), late
+
+
+def due_ms(pending: Pending, interval_ms: int) -> int | None:
+    """When the held-back values are to be shown, processing time; None when there are none."""
+    return pending.shown_ms + interval_ms if pending.values else None
+
+
+def shown(pending: Pending, now_ms: int) -> Pending:
+    """The state once the held-back values went out."""
+    return Pending(now_ms, 0, {}, pending.newest_ms)

@@ -1,0 +1,86 @@
+"""Submit a job: `flink run -d -py plantwire/jobs/main.py alarm-detection|live-state`.
+
+The only place that reads settings, names real topics and executes. Cluster-wide behaviour
+(checkpoints, thread mode, buffer time-out) is set in flink-conf/config.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import StreamTableEnvironment
+
+from plantwire.jobs import alarm_detection, live_state
+from plantwire.jobs.kafka_tables import add_kafka_sink, key_and_body_stream, process_mode_operators
+from plantwire.jobs.settings import JobSettings
+from plantwire.platform.rule_topic import read_rules
+from plantwire.schemas import topics
+from plantwire.udfs.alarm_detection import AlarmDetection
+from plantwire.udfs.live_state import LiveAlarms, LiveTelemetry
+
+RULES_TIMEOUT_S = 30.0
+
+
+def submit_alarm_detection(settings: JobSettings, *, group: str, fast_path: bool) -> None:
+    """Frames and rules from Kafka → alarms.fire and the dead-letter topic."""
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    tables = StreamTableEnvironment.create(env)
+    frames = key_and_body_stream(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    rules = key_and_body_stream(tables, topics.ALARMS_RULES, settings.kafka, group, from_start=True)
+    detection = AlarmDetection(
+        read_rules(settings.kafka, RULES_TIMEOUT_S).values(), settings.redis if fast_path else None
+    )
+    alarms, rejected = alarm_detection.build(frames, rules, detection)
+    statements = tables.create_statement_set()
+    add_kafka_sink(tables, statements, alarms, topics.ALARMS_FIRE, settings.kafka)
+    add_kafka_sink(tables, statements, rejected, topics.TELEMETRY_DLQ, settings.kafka)
+    statements.attach_as_datastream()
+    _execute(env, alarm_detection.NAME)
+
+
+def submit_live_state(settings: JobSettings, *, group: str) -> None:
+    """Frames and alarm events from Kafka → Redis."""
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    tables = StreamTableEnvironment.create(env)
+    frames = key_and_body_stream(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    events = key_and_body_stream(tables, topics.ALARMS_FIRE, settings.kafka, group)
+    live_state.build(
+        frames,
+        events,
+        LiveTelemetry(settings.redis, settings.kafka, settings.live_interval_ms),
+        LiveAlarms(settings.redis, settings.kafka),
+    )
+    _execute(env, live_state.NAME)
+
+
+def _execute(env: StreamExecutionEnvironment, name: str) -> None:
+    if slow := process_mode_operators(env):
+        raise SystemExit(
+            f"{name}: {', '.join(slow)} would run in process mode, ten times slower; "
+            "set python.execution-mode: thread and use only functions that it supports"
+        )
+    env.execute(name)
+
+
+def main() -> None:
+    """Parse the command line and submit."""
+    parser = argparse.ArgumentParser(prog="main.py", description="Submit a Plantwire job to Flink.")
+    parser.add_argument("job", choices=[alarm_detection.NAME, live_state.NAME])
+    parser.add_argument("--group", help="Kafka consumer group (default: plantwire-<job>)")
+    parser.add_argument(
+        "--no-redis", action="store_true", help="alarm-detection only: no fast path, Kafka output alone"
+    )
+    arguments = parser.parse_args()
+    settings = JobSettings()
+    group = arguments.group or f"plantwire-{arguments.job}"
+    if arguments.job == alarm_detection.NAME:
+        submit_alarm_detection(settings, group=group, fast_path=not arguments.no_redis)
+    else:
+        submit_live_state(settings, group=group)
+
+
+if __name__ == "__main__":
+    main()

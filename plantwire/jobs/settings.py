@@ -1,0 +1,15 @@
+"""Settings of the jobs, read where a job is submitted."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from plantwire.platform.settings import SharedSettings
+
+
+class JobSettings(SharedSettings):
+    """What a job takes along when it is submitted."""
+
+    live_interval_ms: int = Field(
+        1000, ge=50, le=60_000, description="At most one live telemetry message per device in this time."
+    )

@@ -1,0 +1,220 @@
+"""Alarm detection as a Flink function: load a device's state, ask the domain, save, yield.
+
+In: TelemetryFrame bodies keyed by device; AlarmRule bodies by broadcast.
+Out: AlarmEvents as Kafka rows; frames that cannot be read as rows of the side output `REJECTED`.
+Guarantees: every write goes to Flink's keyed state at once, the cache only saves reads; rules are in
+force from the first frame, also after a restore; nothing waits for a watermark.
+Not here: what an alarm is (`domain.detection`), the topology (`jobs.alarm_detection`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.datastream import KeyedBroadcastProcessFunction, OutputTag
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from plantwire.domain.admission import is_too_far_ahead
+from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
+from plantwire.domain.rule_book import RuleBook
+from plantwire.schemas import topics
+from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
+from plantwire.schemas.records import AlarmEvent, AlarmRule
+from plantwire.udfs.critical_path import CriticalPath
+from plantwire.udfs.packed_state import pack, unpack
+
+# State names are stored data: a savepoint is restored by them.
+DEVICE_STATE: Final = "device-alarms"
+RULES_STATE: Final = "alarm-rules"
+
+KAFKA_ROW: Final = Types.ROW_NAMED(
+    ["device_id", "body", "headers"],
+    [
+        Types.STRING(),
+        Types.PRIMITIVE_ARRAY(Types.BYTE()),
+        Types.MAP(Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())),
+    ],
+)
+REJECTED: Final = OutputTag("rejected-frames", KAFKA_ROW)
+RULES_DESCRIPTOR: Final = MapStateDescriptor(RULES_STATE, Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
+
+CACHED_DEVICES: Final = 100_000
+HOUSEKEEPING_MS: Final = 60_000
+"""How often a device in alarm is looked at when it sends nothing, so that withdrawn rules clear."""
+
+
+class AlarmDetection(KeyedBroadcastProcessFunction):
+    """`first_rules` are in force until the broadcast brings newer versions: without them, the frames
+    read before the rules topic would pass unjudged. `redis_url` None leaves the fast path out.
+    """
+
+    def __init__(self, first_rules: Iterable[AlarmRule], redis_url: str | None) -> None:
+        self._first_rules = tuple(first_rules)
+        self._redis_url = redis_url
+
+    def open(self, runtime_context: Any) -> None:
+        self._state = runtime_context.get_state(
+            # Cleared by `_save` once a device has nothing to remember: no alarm, no delay, no dedup window.
+            ValueStateDescriptor(DEVICE_STATE, Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        )
+        self._detectors: OrderedDict[str, _Cached] = OrderedDict()
+        self._book = RuleBook(self._first_rules)
+        self._restored_rules = False
+        self._critical_path = CriticalPath(self._redis_url) if self._redis_url else None
+        metrics = runtime_context.get_metrics_group().add_group("plantwire")
+        self._count_frames = metrics.counter("frames")
+        self._count_historical = metrics.counter("frames_historical")
+        self._count_rejected = metrics.counter("frames_rejected")
+        self._count_rules_rejected = metrics.counter("rules_rejected")
+        self._count_events = metrics.counter("alarm_events")
+
+    def process_element(self, body: bytes | None, ctx: Any) -> Iterator[Any]:
+        detect_in_us = time.time_ns() // 1000
+        if not self._restored_rules:
+            self._restore_rules(ctx)
+        try:
+            frame = FRAME_CODEC.decode_fields(body or b"")
+        except UndecodableError as error:
+            yield self._reject(body, ctx, f"undecodable: {error}", detect_in_us)
+            return
+        if frame["historical"]:
+            self._count_historical.inc()
+            return
+        now_ms = detect_in_us // 1000
+        event_time_ms = frame["event_time_ms"]
+        if is_too_far_ahead(event_time_ms, now_ms):
+            yield self._reject(body, ctx, "timestamp-ahead", detect_in_us)
+            return
+        device_id = frame["device_id"]
+        cached = self._detectors.get(device_id)
+        if cached is None:
+            if ctx.get_current_key()[0] != device_id:
+                yield self._reject(body, ctx, "key-mismatch", detect_in_us)
+                return
+            cached = self._load(device_id)
+        detector = cached.detector
+        before = detector.state
+        events: list[AlarmEvent] = []
+        if cached.generation != self._book.generation:
+            events = self._refresh_rules(cached, event_time_ms)
+        events.extend(detector.take_frame(cast(FrameFields, frame)))
+        cached.clock_ahead_ms = event_time_ms - now_ms
+        if detector.state is not before:
+            if ctx.get_current_key()[0] != device_id:
+                del self._detectors[device_id]
+                yield self._reject(body, ctx, "key-mismatch", detect_in_us)
+                return
+            self._save(cached, ctx, now_ms)
+            for event in events:
+                yield self._emit(
+                    msgspec.structs.replace(
+                        event,
+                        device_us=event_time_ms * 1000,
+                        gateway_in_us=frame["gateway_in_us"],
+                        gateway_out_us=frame["gateway_out_us"],
+                        detect_in_us=detect_in_us,
+                    )
+                )
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
+        detect_in_us = time.time_ns() // 1000
+        device_id = ctx.get_current_key()[0]
+        cached = self._detectors.get(device_id) or self._load(device_id)
+        cached.timer_ms = 0
+        event_now_ms = timestamp + cached.clock_ahead_ms
+        before = cached.detector.state
+        events = self._refresh_rules(cached, event_now_ms)
+        if cached.detector.state is not before or before:
+            self._save(cached, ctx, timestamp)
+        for event in events:
+            yield self._emit(msgspec.structs.replace(event, detect_in_us=detect_in_us))
+
+    def process_broadcast_element(self, row: Any, ctx: Any) -> Iterator[Any]:
+        """A rule record; a null body is a deletion (a tombstone in the compacted topic)."""
+        if not self._restored_rules:
+            self._restore_rules(ctx)
+        rule_id, body = row[0], row[1]
+        rules = ctx.get_broadcast_state(RULES_DESCRIPTOR)
+        if body is None:
+            if self._book.remove(rule_id):
+                rules.remove(rule_id)
+            return
+        try:
+            rule = RULE_CODEC.decode(body)
+        except UndecodableError:
+            self._count_rules_rejected.inc()
+            return
+        if self._book.put(rule):
+            rules.put(rule.rule_id, body)
+        yield from ()
+
+    def _restore_rules(self, ctx: Any) -> None:
+        """After a restore the broadcast state holds rules that `first_rules` may not have."""
+        for _, body in ctx.get_broadcast_state(RULES_DESCRIPTOR).items():
+            self._book.put(RULE_CODEC.decode(body))
+        self._restored_rules = True
+
+    def _load(self, device_id: str) -> _Cached:
+        packed = self._state.value()
+        site, state = unpack(packed) if packed is not None else ("", {})
+        detector = DeviceDetector(device_id, self._book.for_device(device_id), state)
+        detector.site = site
+        cached = _Cached(detector, self._book.generation)
+        self._detectors[device_id] = cached
+        if len(self._detectors) > CACHED_DEVICES:
+            self._detectors.popitem(last=False)
+        return cached
+
+    def _refresh_rules(self, cached: _Cached, now_ms: int) -> list[AlarmEvent]:
+        cached.generation = self._book.generation
+        detector = cached.detector
+        return detector.take_rules(self._book.for_device(detector.device_id), now_ms)
+
+    def _save(self, cached: _Cached, ctx: Any, now_ms: int) -> None:
+        detector = cached.detector
+        if not detector.state:
+            self._state.clear()
+            return
+        self._state.update(pack(detector.site, detector.state))
+        timer_ms = now_ms + HOUSEKEEPING_MS
+        due_ms = next_due_ms(detector.state)
+        if due_ms is not None:
+            timer_ms = min(timer_ms, max(due_ms - cached.clock_ahead_ms, now_ms))
+        if not cached.timer_ms or timer_ms < cached.timer_ms:
+            ctx.timer_service().register_processing_time_timer(timer_ms)
+            cached.timer_ms = timer_ms
+
+    def _emit(self, event: AlarmEvent) -> Row:
+        event = msgspec.structs.replace(event, detect_out_us=time.time_ns() // 1000)
+        if self._critical_path is not None:
+            event = self._critical_path.publish(event)
+        self._count_events.inc()
+        fingerprint = {topics.HEADER_FINGERPRINT: ALARM_CODEC.fingerprint.encode()}
+        return Row(event.device_id, ALARM_CODEC.encode(event), fingerprint)
+
+    def _reject(self, body: bytes | None, ctx: Any, reason: str, received_us: int) -> tuple[OutputTag, Row]:
+        self._count_rejected.inc()
+        headers = {
+            topics.HEADER_REASON: reason.encode(),
+            topics.HEADER_SOURCE: f"kafka:{topics.TELEMETRY_RAW}".encode(),
+            topics.HEADER_RECEIVED_TIME: str(received_us // 1000).encode(),
+        }
+        return REJECTED, Row(ctx.get_current_key()[0], body or b"", headers)
+
+
+class _Cached:
+    """A device's detector with what need not survive a restart."""
+
+    __slots__ = ("clock_ahead_ms", "detector", "generation", "timer_ms")
+
+    def __init__(self, detector: DeviceDetector, generation: int) -> None:
+        self.detector = detector
+        self.generation = generation
+        # How far the device's clock is ahead of ours, for timers, which run on ours.
+        self.clock_ahead_ms = 0
+        self.timer_ms = 0

@@ -1,0 +1,161 @@
+"""The live picture as Flink functions: frames and alarm events → Redis.
+
+In: TelemetryFrame bodies keyed by device; AlarmEvent bodies.
+Out: Redis (`platform.live_state`); nothing downstream.
+Guarantees: a device's values go out at most once per interval, newest first to win; alarm events are
+written until Redis has them, so Redis being away holds this job back, and only this job.
+Not here: detection, which writes critical alarms itself (`udfs.critical_path`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import msgspec
+import redis
+from pyflink.common import Time, Types
+from pyflink.datastream import KeyedProcessFunction, ProcessFunction
+from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+
+from plantwire.domain.admission import is_too_far_ahead
+from plantwire.domain.coalescing import NOTHING, Pending, due_ms, merge, shown
+from plantwire.platform.alarm_log import active_alarms
+from plantwire.platform.live_state import LiveState
+from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, UndecodableError
+
+LIVE_STATE: Final = "live-values"
+STATE_LIFETIME_S: Final = 24 * 3600
+"""A device that was silent for a day starts afresh; its latest values stay in Redis."""
+RETRY_FOR_S: Final = 20.0
+"""How long a write is repeated before Flink restarts the job; below its cancellation time-out."""
+RETRY_EVERY_S: Final = 0.25
+
+T = TypeVar("T")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Pending)
+
+
+class RedisWriter:
+    """A LiveState that waits for Redis, for a while, and refills it when it was wiped."""
+
+    def __init__(self, redis_url: str, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._live_state = LiveState(
+            redis.Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2, socket_keepalive=True)
+        )
+
+    def write(self, step: Callable[[LiveState], T]) -> T:
+        """Run `step`, again and again while Redis is away; raises the last RedisError in the end."""
+        give_up_s = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                return step(self._live_state)
+            except redis.RedisError:
+                if time.monotonic() > give_up_s:
+                    raise
+                # Back-pressure is the point: the source must not run ahead of a Redis that is away.
+                time.sleep(RETRY_EVERY_S)
+
+    def refill_if_wiped(self) -> int:
+        """Write the active alarms of the log again if Redis does not hold them; returns how many."""
+        if self.write(lambda live: live.alarms_complete()):
+            return 0
+        events = active_alarms(self._bootstrap)
+        for event in events:
+            self.write(lambda live, event=event: live.publish_alarm(event))  # type: ignore[misc]
+        self.write(lambda live: live.mark_alarms_complete())
+        return len(events)
+
+
+class LiveTelemetry(KeyedProcessFunction):
+    """One device's values, coalesced to one message per `interval_ms`."""
+
+    def __init__(self, redis_url: str, bootstrap: str, interval_ms: int) -> None:
+        self._redis_url = redis_url
+        self._bootstrap = bootstrap
+        self._interval_ms = interval_ms
+
+    def open(self, runtime_context: Any) -> None:
+        descriptor = ValueStateDescriptor(LIVE_STATE, Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        descriptor.enable_time_to_live(
+            StateTtlConfig.new_builder(Time.seconds(STATE_LIFETIME_S))
+            .cleanup_incrementally(10, False)
+            .build()
+        )
+        self._state = runtime_context.get_state(descriptor)
+        self._writer = RedisWriter(self._redis_url, self._bootstrap)
+        self._writer.refill_if_wiped()
+        metrics = runtime_context.get_metrics_group().add_group("plantwire")
+        self._count_late = metrics.counter("values_late")
+        self._count_rejected = metrics.counter("frames_rejected")
+        self._count_messages = metrics.counter("telemetry_messages")
+
+    def process_element(self, body: bytes | None, ctx: Any) -> Iterator[Any]:
+        try:
+            frame = FRAME_CODEC.decode_fields(body or b"")
+        except UndecodableError:
+            # Detection reads the same frame and sends it to the dead-letter topic.
+            self._count_rejected.inc()
+            return
+        now_ms = time.time_ns() // 1_000_000
+        if frame["historical"] or is_too_far_ahead(frame["event_time_ms"], now_ms):
+            return
+        packed = self._state.value()
+        before = _decoder.decode(packed) if packed is not None else NOTHING
+        pending, late = merge(before, frame["metrics"], frame["event_time_ms"])
+        if late:
+            self._count_late.inc(late)
+        due = due_ms(pending, self._interval_ms)
+        if due is not None and due <= now_ms:
+            pending = self._show(frame["device_id"], pending, now_ms)
+        elif due is not None and not before.values:
+            ctx.timer_service().register_processing_time_timer(due)
+        self._state.update(_encoder.encode(pending))
+        yield from ()
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
+        packed = self._state.value()
+        pending = _decoder.decode(packed) if packed is not None else NOTHING
+        if pending.values:
+            self._state.update(_encoder.encode(self._show(ctx.get_current_key()[0], pending, timestamp)))
+        yield from ()
+
+    def _show(self, device_id: str, pending: Pending, now_ms: int) -> Pending:
+        receipt = self._writer.write(
+            lambda live: live.publish_telemetry(device_id, pending.timestamp_ms, pending.values)
+        )
+        self._count_messages.inc()
+        if not receipt.alarms_complete:
+            self._writer.refill_if_wiped()
+        return shown(pending, now_ms)
+
+
+class LiveAlarms(ProcessFunction):
+    """Every alarm event of the log, in Redis. Those that the fast path wrote are recognised there."""
+
+    def __init__(self, redis_url: str, bootstrap: str) -> None:
+        self._redis_url = redis_url
+        self._bootstrap = bootstrap
+
+    def open(self, runtime_context: Any) -> None:
+        self._writer = RedisWriter(self._redis_url, self._bootstrap)
+        self._writer.refill_if_wiped()
+        metrics = runtime_context.get_metrics_group().add_group("plantwire")
+        self._count_published = metrics.counter("alarms_published")
+        self._count_known = metrics.counter("alarms_already_published")
+        self._count_rejected = metrics.counter("alarms_rejected")
+
+    def process_element(self, row: Any, ctx: Any) -> Iterator[Any]:  # noqa: ARG002 - Flink's signature
+        try:
+            event = ALARM_CODEC.decode(row[1] or b"")
+        except UndecodableError:
+            self._count_rejected.inc()
+            return
+        if not event.published_us:
+            event = msgspec.structs.replace(event, published_us=time.time_ns() // 1000)
+        published = self._writer.write(lambda live: live.publish_alarm(event))
+        (self._count_published if published else self._count_known).inc()
+        yield from ()

@@ -1,0 +1,36 @@
+"""A device's alarm state as one byte string.
+
+In Flink's thread mode only scalars and byte strings cross into keyed state without being pickled, so
+the whole state of a device is one packed value, read once and written on change.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from plantwire.domain.detection import DeviceState, Tracked
+
+# The first byte names the layout. A new layout gets the next number, and the old ones stay readable.
+_LAYOUT_1: Final = b"\x01"
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, str, Tracked]]])
+
+
+class UnknownLayoutError(ValueError):
+    """The state was written by a newer version of this job."""
+
+
+def pack(site: str, state: DeviceState) -> bytes:
+    """A device's site and alarm state as bytes."""
+    return _LAYOUT_1 + _encoder.encode((site, [(rule, metric, t) for (rule, metric), t in state.items()]))
+
+
+def unpack(packed: bytes) -> tuple[str, DeviceState]:
+    """The inverse of `pack`; raises `UnknownLayoutError`."""
+    if packed[:1] != _LAYOUT_1:
+        raise UnknownLayoutError(f"alarm state of layout {packed[:1].hex() or 'none'}")
+    site, rows = _decoder.decode(packed[1:])
+    return site, {(rule, metric): tracked for rule, metric, tracked in rows}
