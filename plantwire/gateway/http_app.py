@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import ORJSONResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -63,7 +63,7 @@ def build_app(endpoint: TelemetryEndpoint, metrics: GatewayMetrics, checks: dict
         amiss = [f"{name}: {finding}" for name, finding in findings.items() if finding]
         if amiss:
             return _problem_response(503, "not-ready", "; ".join(amiss))
-        return ORJSONResponse({"status": "ready", "checks": dict.fromkeys(findings, "ok")})
+        return JSONResponse({"status": "ready", "checks": dict.fromkeys(findings, "ok")})
 
     @api.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def exposition() -> Response:
@@ -83,7 +83,7 @@ def build_app(endpoint: TelemetryEndpoint, metrics: GatewayMetrics, checks: dict
 
 
 def _problem_response(status: int, reason: str, detail: str, headers: Any = None) -> Response:
-    return ORJSONResponse(problem(status, reason, detail), status, headers, PROBLEM_MEDIA_TYPE)
+    return JSONResponse(problem(status, reason, detail), status, headers, PROBLEM_MEDIA_TYPE)
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:

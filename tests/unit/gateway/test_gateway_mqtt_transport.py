@@ -1,0 +1,45 @@
+"""What an MQTT message becomes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plantwire.gateway.decode_json import DecodeLimits
+from plantwire.gateway.mqtt_transport import decode_message
+from plantwire.gateway.rejected import Reason, Rejected
+
+NOW_US = 1_767_225_600_000_000
+LIMITS = DecodeLimits(metrics_per_frame_max=10, frames_max=10, time_ahead_max_ms=60_000)
+GOOD = b'{"metrics": {"t": 1}}'
+
+
+def test_the_device_is_the_topic_s_middle() -> None:
+    outcome = decode_message("devices/press-1/telemetry", GOOD, False, NOW_US, LIMITS, 1000)
+    assert not isinstance(outcome, Rejected)
+    assert (outcome[0].device_id, outcome[0].protocol) == ("press-1", "mqtt-json")
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "retained", "reason"),
+    [
+        ("devices/press-1/telemetry", b"", False, Reason.NOT_JSON),
+        ("devices/press-1/telemetry", b" " * 1001, False, Reason.BODY_TOO_LARGE),
+        ("devices/press-1/telemetry", GOOD, True, Reason.TIMESTAMP_MISSING),
+        ("devices//telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
+        ("devices/a b/telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
+        ("devices/a/b/telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
+    ],
+)
+def test_a_bad_message_is_refused_by_name(topic: str, payload: bytes, retained: bool, reason: Reason) -> None:
+    outcome = decode_message(topic, payload, retained, NOW_US, LIMITS, 1000)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == reason
+
+
+@given(st.text(max_size=40), st.binary(max_size=60), st.booleans())
+def test_nothing_raises(topic: str, payload: bytes, retained: bool) -> None:
+    for name in (topic, f"devices/{topic}/telemetry"):
+        outcome = decode_message(name, payload, retained, NOW_US, LIMITS, 50)
+        assert isinstance(outcome, tuple | Rejected)
