@@ -62,13 +62,11 @@ def decode_telemetry(
     protocol: str,
     received_us: int,
     limits: DecodeLimits,
-    *,
-    timestamp_required: bool = False,
 ) -> tuple[TelemetryFrame, ...] | Rejected:
     """The frames in `body`, or why there are none.
 
     `received_us` is when the gateway had the bytes, microseconds since the epoch: the hop stamp, and the
-    event time of a frame that brings none (with `timestamp_required` such a frame is refused instead).
+    event time of a frame that brings none.
     """
     try:
         if not is_device_id(device_id):
@@ -88,9 +86,7 @@ def decode_telemetry(
         # or a key was lost, and the slow parser says which.
         if body.count(b":") != _keys_in_shape(items):
             _refuse_duplicate_keys(body)
-        frames = tuple(
-            _frame(item, device_id, protocol, received_us, limits, timestamp_required) for item in items
-        )
+        frames = tuple(_frame(item, device_id, protocol, received_us, limits) for item in items)
         if len(body) > _SURELY_FITS_BYTES:
             _refuse_oversized(frames)
     except _RefusalError as refusal:
@@ -163,7 +159,6 @@ def _frame(
     protocol: str,
     received_us: int,
     limits: DecodeLimits,
-    timestamp_required: bool,
 ) -> TelemetryFrame:
     if type(item) is not dict:
         raise _RefusalError(
@@ -175,10 +170,6 @@ def _frame(
     received_ms = received_us // 1000
     event_time_ms = item.get("timestamp")
     if event_time_ms is None:
-        if timestamp_required:
-            raise _RefusalError(
-                Reason.TIMESTAMP_MISSING, "A retained message without a timestamp says nothing about now."
-            )
         event_time_ms = received_ms
     else:
         _check_time(event_time_ms, received_ms, limits)

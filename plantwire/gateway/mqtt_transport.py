@@ -45,7 +45,6 @@ log = structlog.get_logger()
 def decode_message(
     topic: str,
     payload: bytes,
-    retained: bool,
     received_us: int,
     limits: DecodeLimits,
     payload_limit_bytes: int,
@@ -56,8 +55,7 @@ def decode_message(
             Reason.BODY_TOO_LARGE, f"{len(payload)} bytes in one message; at most {payload_limit_bytes}."
         )
     device_id = topic.removeprefix(_TOPIC_PREFIX).removesuffix(_TOPIC_SUFFIX)
-    # The broker hands a retained message to every new subscription: its arrival is no time of measurement.
-    return decode_telemetry(payload, device_id, PROTOCOL, received_us, limits, timestamp_required=retained)
+    return decode_telemetry(payload, device_id, PROTOCOL, received_us, limits)
 
 
 class _Delivery:
@@ -166,7 +164,6 @@ class MqttTransport:
         outcome = decode_message(
             topic,
             bytes(message.payload),
-            message.retain,
             received_us,
             self._limits,
             self._payload_limit_bytes,

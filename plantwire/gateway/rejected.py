@@ -30,7 +30,6 @@ class Reason(StrEnum):
     FRAME_TOO_LARGE = "frame-too-large"
     TIMESTAMP_OUT_OF_RANGE = "timestamp-out-of-range"
     TIMESTAMP_AHEAD = "timestamp-ahead"
-    TIMESTAMP_MISSING = "timestamp-missing"
     # HTTP alone.
     TOKEN_MISSING = "token-missing"  # noqa: S105 - a reason, not a secret
     TOKEN_INVALID = "token-invalid"  # noqa: S105 - a reason, not a secret

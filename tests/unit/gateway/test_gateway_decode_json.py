@@ -20,15 +20,13 @@ NOW_US = NOW_MS * 1000 + 123
 LIMITS = DecodeLimits(metrics_per_frame_max=1000, frames_max=1000, time_ahead_max_ms=60_000)
 
 
-def decode(
-    body: bytes | str, device_id: str = "press-1", **options: Any
-) -> tuple[TelemetryFrame, ...] | Rejected:
+def decode(body: bytes | str, device_id: str = "press-1") -> tuple[TelemetryFrame, ...] | Rejected:
     raw = body.encode() if isinstance(body, str) else body
-    return decode_telemetry(raw, device_id, "http", NOW_US, LIMITS, **options)
+    return decode_telemetry(raw, device_id, "http", NOW_US, LIMITS)
 
 
-def frames(body: bytes | str, **options: Any) -> tuple[TelemetryFrame, ...]:
-    outcome = decode(body, **options)
+def frames(body: bytes | str) -> tuple[TelemetryFrame, ...]:
+    outcome = decode(body)
     assert not isinstance(outcome, Rejected), outcome
     return outcome
 
@@ -181,13 +179,6 @@ def test_a_hostile_device_id_is_refused(device_id: str) -> None:
     outcome = decode('{"metrics": {"t": 1}}', device_id)
     assert isinstance(outcome, Rejected)
     assert outcome.reason == Reason.INVALID_DEVICE_ID
-
-
-def test_a_retained_message_must_bring_its_time() -> None:
-    outcome = decode('{"metrics": {"t": 1}}', timestamp_required=True)
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == Reason.TIMESTAMP_MISSING
-    assert frames(timed(NOW_MS), timestamp_required=True)
 
 
 def test_colons_in_texts_are_no_duplicates() -> None:

@@ -16,30 +16,29 @@ GOOD = b'{"metrics": {"t": 1}}'
 
 
 def test_the_device_is_the_topic_s_middle() -> None:
-    outcome = decode_message("devices/press-1/telemetry", GOOD, False, NOW_US, LIMITS, 1000)
+    outcome = decode_message("devices/press-1/telemetry", GOOD, NOW_US, LIMITS, 1000)
     assert not isinstance(outcome, Rejected)
     assert (outcome[0].device_id, outcome[0].protocol) == ("press-1", "mqtt-json")
 
 
 @pytest.mark.parametrize(
-    ("topic", "payload", "retained", "reason"),
+    ("topic", "payload", "reason"),
     [
-        ("devices/press-1/telemetry", b"", False, Reason.NOT_JSON),
-        ("devices/press-1/telemetry", b" " * 1001, False, Reason.BODY_TOO_LARGE),
-        ("devices/press-1/telemetry", GOOD, True, Reason.TIMESTAMP_MISSING),
-        ("devices//telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
-        ("devices/a b/telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
-        ("devices/a/b/telemetry", GOOD, False, Reason.INVALID_DEVICE_ID),
+        ("devices/press-1/telemetry", b"", Reason.NOT_JSON),
+        ("devices/press-1/telemetry", b" " * 1001, Reason.BODY_TOO_LARGE),
+        ("devices//telemetry", GOOD, Reason.INVALID_DEVICE_ID),
+        ("devices/a b/telemetry", GOOD, Reason.INVALID_DEVICE_ID),
+        ("devices/a/b/telemetry", GOOD, Reason.INVALID_DEVICE_ID),
     ],
 )
-def test_a_bad_message_is_refused_by_name(topic: str, payload: bytes, retained: bool, reason: Reason) -> None:
-    outcome = decode_message(topic, payload, retained, NOW_US, LIMITS, 1000)
+def test_a_bad_message_is_refused_by_name(topic: str, payload: bytes, reason: Reason) -> None:
+    outcome = decode_message(topic, payload, NOW_US, LIMITS, 1000)
     assert isinstance(outcome, Rejected)
     assert outcome.reason == reason
 
 
-@given(st.text(max_size=40), st.binary(max_size=60), st.booleans())
-def test_nothing_raises(topic: str, payload: bytes, retained: bool) -> None:
+@given(st.text(max_size=40), st.binary(max_size=60))
+def test_nothing_raises(topic: str, payload: bytes) -> None:
     for name in (topic, f"devices/{topic}/telemetry"):
-        outcome = decode_message(name, payload, retained, NOW_US, LIMITS, 50)
+        outcome = decode_message(name, payload, NOW_US, LIMITS, 50)
         assert isinstance(outcome, tuple | Rejected)
