@@ -55,7 +55,7 @@ def read_rules(bootstrap: str, timeout_s: float) -> dict[str, AlarmRule]:
             "enable.auto.offset.store": False,
             # Compaction leaves gaps, so the end is told by this event and not by counting offsets.
             "enable.partition.eof": True,
-                        # The broker tells the end only when this wait is over; half a second is its default.
+            # The broker tells the end only when this wait is over; half a second is its default.
             "fetch.wait.max.ms": 20,
             **_quiet(),
         }
