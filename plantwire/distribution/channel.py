@@ -140,11 +140,11 @@ class Channel:
             return message
         text = message.get("text")
         if text is None:
-            return self._refuse("binary-message", CLOSE_INVALID)
+            return await self._refuse("binary-message", CLOSE_INVALID)
         if len(text) > self._limits.message_max_bytes:
-            return self._refuse("message-too-big", CLOSE_TOO_BIG)
+            return await self._refuse("message-too-big", CLOSE_TOO_BIG)
         if not is_packet(text):
-            return self._refuse("malformed-message", CLOSE_INVALID)
+            return await self._refuse("malformed-message", CLOSE_INVALID)
         return message
 
     def write(self, packets: Sequence[Packet], frames: bytes) -> bool:
@@ -169,20 +169,26 @@ class Channel:
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket from our side; counted by reason, once."""
-        if self._closing:
+        if not self._begin_close(code, reason):
             return
+        task = asyncio.create_task(self._send_close(code, reason))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _begin_close(self, code: int, reason: str) -> bool:
+        """Let nothing more be written; True when the close has to go through ASGI."""
+        if self._closing:
+            return False
         self._closing = True
         self._open = False
         self._metrics.disconnected.labels(reason).inc()
         log.info("client.disconnected", reason=reason, code=code)
         if self._direct is not None:
             self._direct.close(code, reason, ABORT_AFTER_S)
-            return
+            return False
         if self._drain is not None:
             self._drain.cancel()
-        task = asyncio.create_task(self._send_close(code, reason))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _drain_queue(self) -> None:
         while self._queue:
@@ -208,7 +214,8 @@ class Channel:
     def _expire(self) -> None:
         self.close(CLOSE_POLICY, "no-token-in-time")
 
-    def _refuse(self, reason: str, code: int) -> MutableMapping[str, Any]:
+    async def _refuse(self, reason: str, code: int) -> MutableMapping[str, Any]:
         self._metrics.dropped.labels(reason).inc()
-        self.close(code, reason)
+        if self._begin_close(code, reason):
+            await self._send_close(code, reason)
         return {"type": "websocket.disconnect", "code": code, "reason": reason}

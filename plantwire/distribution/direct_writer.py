@@ -17,7 +17,6 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 
 
@@ -48,9 +47,14 @@ class DirectWriter:
         """
         if self._protocol.close_sent or self._transport.is_closing():
             return
-        frame = Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
-        self._transport.write(frame)
-        asyncio.get_running_loop().call_later(abort_after_s, self._transport.abort)
+        self._protocol.conn.send_close(code, reason)
+        self._transport.write(b"".join(self._protocol.conn.data_to_send()))
+        # What the protocol does itself when an application closes, but with an abort that does not
+        # wait for the buffer.
+        self._protocol.close_sent = True
+        self._protocol.close_timer = asyncio.get_running_loop().call_later(
+            abort_after_s, self._transport.abort
+        )
 
 
 def reach(send: Any) -> DirectWriter | None:

@@ -70,7 +70,7 @@ class RedisFeed:
             self._subscribed.discard(channel)
             self._hub.set_live(False)
 
-        await _persist(f"subscription {channel}", subscribe, lost, lambda: channel in self._subscribed)
+        await _persist(f"subscription {channel}", subscribe, lost)
 
     async def _read(self, subscription: Any, channel: str) -> None:
         alarms = channel != topics.CHANNEL_TELEMETRY
@@ -113,7 +113,7 @@ class RedisFeed:
             self._hub.set_live(False)
             self._want("snapshot-failed")
 
-        await _persist("snapshot", work, failed, lambda: False)
+        await _persist("snapshot", work, failed)
 
     async def _read_snapshot(self) -> None:
         self._metrics.resynchronised.labels(self._cause).inc()
@@ -181,24 +181,21 @@ class RedisFeed:
                 elif bool(complete) != self._complete:
                     self._want("alarms-complete")
 
-        await _persist("watch", work, lambda: None, lambda: True)
+        await _persist("watch", work, lambda: None)
 
 
-async def _persist(
-    name: str,
-    work: Callable[[], Awaitable[None]],
-    on_failure: Callable[[], None],
-    succeeded: Callable[[], bool],
-) -> None:
-    """Do `work` again whenever Redis fails it, after a growing time; `succeeded` resets that."""
+async def _persist(name: str, work: Callable[[], Awaitable[None]], on_failure: Callable[[], None]) -> None:
+    """Do `work` again whenever Redis fails it, after a time that grows until the work lasts."""
+    loop = asyncio.get_running_loop()
     backoff_s = BACKOFF_FIRST_S
     while True:
+        started_s = loop.time()
         try:
             await work()
         except (RedisError, OSError) as error:
-            if succeeded():
-                backoff_s = BACKOFF_FIRST_S
             on_failure()
+            if loop.time() - started_s > BACKOFF_MAX_S:
+                backoff_s = BACKOFF_FIRST_S
             log.warning("redis.lost", part=name, error=str(error), retry_s=round(backoff_s, 2))
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
