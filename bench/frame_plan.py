@@ -127,6 +127,10 @@ class FramePlan(msgspec.Struct, frozen=True):
         """The event time of a frame; devices measure one after the other within a round."""
         return base_ms + round_number * ROUND_MS + device * ROUND_MS // self.devices
 
+    def round_of(self, base_ms: int, device: int, event_time_ms: int) -> int:
+        """The inverse of `event_time_ms`: the round in which a device measured."""
+        return (event_time_ms - base_ms - device * ROUND_MS // self.devices) // ROUND_MS
+
     def templates(self) -> list[dict[int, Template]]:
         """Per device, the frames that are part of an episode, by round. All others are normal."""
         rng = random.Random(self.seed)
@@ -154,3 +158,8 @@ class FramePlan(msgspec.Struct, frozen=True):
 def machine_id(device: int) -> str:
     """The id of device number `device`."""
     return f"machine-{device:04d}"
+
+
+def device_number(machine: str) -> int:
+    """The inverse of `machine_id`; raises ValueError for another id."""
+    return int(machine.removeprefix("machine-"))

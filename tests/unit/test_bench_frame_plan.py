@@ -15,6 +15,7 @@ from bench.frame_plan import (
     RULES,
     FramePlan,
     Template,
+    device_number,
     machine_id,
 )
 from plantwire.domain.detection import DeviceDetector, FrameFields
@@ -87,6 +88,15 @@ def test_each_mark_raises_one_alarm_and_alarms_are_sparse() -> None:
         AlarmKind.SEVERITY_CHANGED,
         AlarmKind.CLEARED,
     }
+
+
+def test_a_mark_is_found_again_by_its_device_and_time() -> None:
+    plan = FramePlan(rounds=60, devices=200, marks=10)
+    for device in (0, 57, 199):
+        assert device_number(machine_id(device)) == device
+        assert [
+            plan.round_of(BASE_MS, device, plan.event_time_ms(BASE_MS, device, n)) for n in range(60)
+        ] == list(range(60))
 
 
 def test_the_same_plan_twice_gives_the_same_frames() -> None:

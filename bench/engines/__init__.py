@@ -1,0 +1,1 @@
+"""The stream engines that `bench.detection` compares, all around the same domain code."""
