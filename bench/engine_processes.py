@@ -141,14 +141,11 @@ class _PeerProcess(ServerProcess):
         self._order_file = order_file
 
     def command(self) -> Sequence[str]:
-        return [str(PEER_PYTHON), *self._arguments]
+        # Away from the work tree: an engine may write where it stands.
+        return ["env", "-C", str(self._order_file.parent), str(PEER_PYTHON), *self._arguments]
 
     def environment(self) -> Mapping[str, str]:
-        return {
-            ORDER_VARIABLE: str(self._order_file),
-            "PYTHONPATH": str(ROOT),
-            "BYTEWAX_DATAFLOW_API_ENABLED": "false",
-        }
+        return {ORDER_VARIABLE: str(self._order_file), "PYTHONPATH": str(ROOT)}
 
     def probe(self) -> str | None:
         return None  # ready is when its first alarm is seen
