@@ -49,9 +49,10 @@ class World:
         return screen
 
     def dropped(self, reason: str) -> float:
-        return self.metrics.registry.get_sample_value(
-            "plantwire_distribution_dropped_total", {"reason": reason}
-        ) or 0.0
+        return (
+            self.metrics.registry.get_sample_value("plantwire_distribution_dropped_total", {"reason": reason})
+            or 0.0
+        )
 
 
 async def test_only_who_may_see_the_device_receives() -> None:
@@ -154,7 +155,7 @@ async def test_a_crowd_is_let_in_over_several_flushes() -> None:
     screens = [world.join(f"c{n}") for n in range(ADMISSIONS_PER_FLUSH * 2 + 1)]
     task = asyncio.create_task(world.fanout.run())
     async with asyncio.timeout(5):
-        while not all(screen.events for screen in screens):
+        while not all(screen.events for screen in screens):  # noqa: ASYNC110
             await asyncio.sleep(0)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -45,7 +45,9 @@ def test_emitted_is_spliced_into_what_plantwire_writes_and_nothing_else_changes(
 
 
 @given(st.text(max_size=40), st.permutations(["alarmId", "hops", "message", "severity"]), st.booleans())
-def test_emitted_is_added_whatever_the_order_and_the_text(message: str, order: list[str], spaced: bool) -> None:
+def test_emitted_is_added_whatever_the_order_and_the_text(
+    message: str, order: list[str], spaced: bool
+) -> None:
     alarm = alarm_to_wire(alarm_event(message=message.encode("utf-8", "ignore").decode()))
     alarm = {name: alarm[name] for name in order} | alarm
     alarm = {name: alarm[name] for name in [*(n for n in alarm if n not in order), *order]}
