@@ -11,10 +11,8 @@ Not here: what a job does (jobs/), when it is submitted again (supervisor.py).
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from plantwire.stack.commands import run_command
 from plantwire.stack.errors import StackError
 from plantwire.stack.files import write_atomically
 from plantwire.stack.health import flink_jobs
@@ -56,18 +55,12 @@ class FlinkJobs:
         command += ["-m", urlsplit(self._rest).netloc]
         command += ["-s", resume] if resume is not None else []
         command += ["-pyclientexec", python, "-pyexec", python, "-py", str(script), *arguments]
-        environment = {**os.environ, **variables, **self._installation.environment("client")}
-        try:
-            result = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=SUBMIT_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired:
-            raise StackError(f"{name}: `flink run` did not end within {SUBMIT_TIMEOUT_S} s") from None
-        output = result.stdout + result.stderr
-        (self._installation.logs / f"submit-{name}.log").write_text(output)
-        match = re.search(r"submitted with JobID ([0-9a-f]{32})", output)
-        if result.returncode != 0 or match is None:
-            raise StackError(f"{name} was not accepted by Flink: {_reason(output)}")
+        environment = {**variables, **self._installation.environment("client")}
+        result = run_command(command, SUBMIT_TIMEOUT_S, environment)
+        (self._installation.logs / f"submit-{name}.log").write_text(result.output)
+        match = re.search(r"submitted with JobID ([0-9a-f]{32})", result.output)
+        if result.code != 0 or match is None:
+            raise StackError(f"{name} was not accepted by Flink: {_reason(result.output)}")
         self._remember(name, {"job_id": match[1], "resumed_from": resume})
         return match[1]
 

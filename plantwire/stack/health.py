@@ -7,6 +7,7 @@ Not here: whether a process of ours is alive (servers/process.py).
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import ssl
@@ -24,9 +25,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 PROBE_TIMEOUT_S = 1.0
 
 # librdkafka reports every refused connection; the probe's answer says it once.
-_silent = logging.getLogger("plantwire.stack.health.kafka")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+silent_logger = logging.getLogger("plantwire.stack.health.kafka")
+silent_logger.addHandler(logging.NullHandler())
+silent_logger.propagate = False
 
 
 def probe_port(host: str, port: int) -> str | None:
@@ -43,7 +44,7 @@ def probe_kafka(bootstrap: str, topics: frozenset[str] = frozenset()) -> str | N
     refusals = [probe_port(host, int(port)) for host, port in _addresses(bootstrap)]
     if all(refusals):
         return refusals[0]
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=_silent)
+    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=silent_logger)
     try:
         metadata = admin.list_topics(timeout=PROBE_TIMEOUT_S)
     except KafkaException as error:
@@ -109,7 +110,7 @@ def probe_mqtt(url: str) -> str | None:
 def probe_http(url: str) -> str | None:
     """Whether a GET of `url` answers 200."""
     try:
-        response = httpx.get(url, timeout=PROBE_TIMEOUT_S)
+        response = _http().get(url)
     except httpx.HTTPError as error:
         return f"{url} does not answer ({error})"
     return None if response.status_code == httpx.codes.OK else f"{url} answers {response.status_code}"
@@ -141,9 +142,15 @@ def flink_jobs(rest: str) -> list[dict[str, Any]] | str:
     return answer if isinstance(answer, str) else list(answer["jobs"])
 
 
+@functools.cache
+def _http() -> httpx.Client:
+    # One client, because each new one loads the system's certificates; no idle connections to leave open.
+    return httpx.Client(timeout=PROBE_TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def _flink(rest: str, path: str) -> dict[str, Any] | str:
     try:
-        response = httpx.get(f"{rest}{path}", timeout=PROBE_TIMEOUT_S)
+        response = _http().get(f"{rest}{path}")
         response.raise_for_status()
     except httpx.HTTPError as error:
         return f"JobManager does not answer at {rest} ({_first_line(error)})"

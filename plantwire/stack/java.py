@@ -13,13 +13,16 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
+from plantwire.stack.commands import run_command
 from plantwire.stack.errors import StackError
 
 JAVA_MINIMUM = 17
 JARS = Path(__file__).resolve().parent / "jars"
 FETCH_TIMEOUT_S = 600
+_fetching = threading.Lock()
 
 
 def java_executable() -> str:
@@ -62,8 +65,9 @@ def cache_directory() -> Path:
 def jars(server: str) -> Path:
     """The folder with the jars of `kafka` or `flink`, fetched by Maven when they are not cached."""
     cache = cache_directory()
-    if not cache.is_dir():
-        _fetch(cache)
+    with _fetching:  # Kafka and Flink prepare at the same time
+        if not cache.is_dir():
+            _fetch(cache)
     return cache / server
 
 
@@ -79,15 +83,13 @@ def _fetch(cache: Path) -> None:
         pom = Path(folder) / "pom"
         shutil.copytree(JARS, pom)  # Maven may write beside the pom file; the package stays as it is
         target = Path(folder) / "jars"
-        result = subprocess.run(
+        result = run_command(
             [maven, "-B", "-q", "-f", str(pom), "generate-resources", f"-Dplantwire.jars={target}"],
-            capture_output=True,
-            text=True,
-            timeout=FETCH_TIMEOUT_S,
+            FETCH_TIMEOUT_S,
         )
-        if result.returncode != 0 or not target.is_dir():
-            lines = [line for line in (result.stdout + result.stderr).splitlines() if "ERROR" in line]
-            reason = lines[0] if lines else f"exit code {result.returncode}"
+        if result.code != 0 or not target.is_dir():
+            lines = [line for line in result.output.splitlines() if "ERROR" in line]
+            reason = lines[0] if lines else f"exit code {result.code}"
             raise StackError(f"Maven could not fetch the jars: {reason}. Check the network and try again")
         try:
             target.rename(cache)

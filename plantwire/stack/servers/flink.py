@@ -20,6 +20,7 @@ class JobManager(ServerProcess):
 
     # It ends its jobs' bookkeeping within moments; jobs are stopped before, with a savepoint.
     stop_timeout_s = 8.0
+    probe_interval_s = 1.0
 
     def __init__(self, installation: FlinkInstallation, port: int, log_file: Path) -> None:
         super().__init__("jobmanager", port, log_file)
@@ -43,6 +44,7 @@ class TaskManager(ServerProcess):
     """One TaskManager. `variables` reach the Python functions that it runs."""
 
     stop_timeout_s = 8.0
+    probe_interval_s = 1.0
 
     def __init__(
         self, installation: FlinkInstallation, number: int, variables: Mapping[str, str], log_file: Path
@@ -50,6 +52,9 @@ class TaskManager(ServerProcess):
         super().__init__(f"taskmanager-{number}", None, log_file)
         self._installation = installation
         self._variables = dict(variables)
+
+    def prepare(self) -> None:
+        self._installation.prepare()
 
     def command(self) -> Sequence[str]:
         script = str(self._installation.dist / "bin" / "taskmanager.sh")

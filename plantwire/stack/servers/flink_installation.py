@@ -16,6 +16,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,17 @@ class FlinkInstallation:
         self._folder = folder
         self._rest_port = rest_port
         self._rpc_port = rpc_port
+        self._lock = threading.Lock()
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Make dist and conf; needs the jars, and fetches them when they are not cached."""
+        """Make dist and conf, once; needs the jars, and fetches them when they are not cached."""
+        with self._lock:  # every process of the cluster asks for it
+            if not self._prepared:
+                self._make()
+                self._prepared = True
+
+    def _make(self) -> None:
         java.java_executable()
         for folder in (self.conf, self.checkpoints, self.savepoints, self._temporary, self.logs):
             folder.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,13 @@ kill -9 of the broker, and a power cut only as far as the page cache was written
 
 from __future__ import annotations
 
-import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
 from plantwire.stack import java
+from plantwire.stack.commands import run_command
 from plantwire.stack.errors import StackError
 from plantwire.stack.health import probe_kafka
 from plantwire.stack.ports import LOOPBACK
@@ -88,14 +88,11 @@ class Kafka(ServerProcess):
             return
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
-        result = subprocess.run(
-            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=FORMAT_TIMEOUT_S,
+        result = run_command(
+            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments], FORMAT_TIMEOUT_S
         )
-        if result.returncode != 0:
-            reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
+        if result.code != 0:
+            reason = result.output.strip().splitlines()[-1:]
             raise StackError(f"Kafka's storage in {data} cannot be formatted: {' '.join(reason)}")
 
     def command(self) -> Sequence[str]:

@@ -16,13 +16,13 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from plantwire.stack.commands import run_command
 from plantwire.stack.errors import StackError
 from plantwire.stack.health import probe_database
 from plantwire.stack.ports import LOOPBACK
@@ -40,7 +40,7 @@ class Postgres(ServerProcess):
     orphan_signal = signal.SIGQUIT  # "immediate": backends end with it; the next start recovers
 
     def __init__(self, folder: Path, port: int, log_file: Path) -> None:
-        super().__init__("postgres", port, log_file)
+        super().__init__("database", port, log_file)
         self.url = f"postgresql://{ROLE}@{LOOPBACK}:{port}/{ROLE}"
         self._maintenance_url = f"postgresql://{ROLE}@{LOOPBACK}:{port}/postgres"
         self._data = folder
@@ -56,14 +56,9 @@ class Postgres(ServerProcess):
             return
         # Local clients only, and no password among them: the role is a superuser of this server alone.
         initdb = [_binary("initdb"), "-D", str(self._data), "-U", ROLE, "--auth=trust", "-E", "UTF8"]
-        result = subprocess.run(
-            [*_drop_root(), *initdb, "--locale=C", "--no-sync"],
-            capture_output=True,
-            text=True,
-            timeout=INITDB_TIMEOUT_S,
-        )
-        if result.returncode != 0:
-            reason = (result.stderr or result.stdout).strip().splitlines()[:1]
+        result = run_command([*_drop_root(), *initdb, "--locale=C", "--no-sync"], INITDB_TIMEOUT_S)
+        if result.code != 0:
+            reason = [line for line in result.output.splitlines() if "error" in line]
             raise StackError(f"PostgreSQL cannot make its files in {self._data}: {' '.join(reason)}")
 
     def command(self) -> Sequence[str]:

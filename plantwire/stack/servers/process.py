@@ -35,6 +35,8 @@ class ServerProcess:
     stop_signal: int = signal.SIGTERM
     orphan_signal: int = signal.SIGKILL
     stop_timeout_s: float = 10.0
+    probe_interval_s: float = 5.0
+    """How often a supervisor asks `probe` of a server that is ready."""
 
     def __init__(self, name: str, port: int | None, log_file: Path) -> None:
         self.name = name
@@ -62,6 +64,11 @@ class ServerProcess:
         """The process id while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
+    def ended(self) -> str | None:
+        """How it ended, in words; None while it runs."""
+        code = self.exit_code
+        return None if code is None else f"it ended with {describe_exit(code)}"
+
     @property
     def exit_code(self) -> int | None:
         """How it ended (minus the signal number where a signal ended it); None while it runs."""
@@ -85,7 +92,14 @@ class ServerProcess:
 
     def wait_ready(self, timeout_s: float) -> None:
         """Return when `probe` is content; raises StackError when the process ends or the time is over."""
-        wait_until(self.probe, timeout_s, self.name, died=self._death, log_file=self.log_file)
+        wait_until(self.probe, timeout_s, self.name, died=self.ended, log_file=self.log_file)
+
+    def clear_away(self) -> None:
+        """Kill what is left of the group of a process that ended, or that does not become ready."""
+        if self._process is not None:
+            kill_group(self._process.pid)
+            self._process.wait()
+            self._process = None
 
     def stop(self) -> None:
         """End the process politely, then not; returns when its whole group is gone."""
@@ -96,13 +110,7 @@ class ServerProcess:
             process.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):  # the group is killed below
                 process.wait(self.stop_timeout_s)
-        kill_group(process.pid)
-        process.wait()
-        self._process = None
-
-    def _death(self) -> str | None:
-        code = self.exit_code
-        return None if code is None else f"it ended with {describe_exit(code)}"
+        self.clear_away()
 
 
 def wait_until(
