@@ -33,6 +33,8 @@ class Pending(NamedTuple):
     values: dict[str, Value]
     newest_ms: dict[str, int]
     """Event time of the newest value seen, per metric."""
+    look_again_ms: int = 0
+    """When it is time to ask whether the device fell silent, processing time."""
 
 
 NOTHING = Pending(0, 0, {}, {})
@@ -56,7 +58,7 @@ def merge(pending: Pending, metrics: Sequence[LiveMetricFields], event_time_ms: 
         newest_ms[name] = at_ms
         values[name] = value
         timestamp_ms = max(timestamp_ms, at_ms)
-    return Pending(pending.shown_ms, timestamp_ms, values, newest_ms), late
+    return pending._replace(timestamp_ms=timestamp_ms, values=values, newest_ms=newest_ms), late
 
 
 def due_ms(pending: Pending, interval_ms: int) -> int | None:
@@ -66,4 +68,4 @@ def due_ms(pending: Pending, interval_ms: int) -> int | None:
 
 def shown(pending: Pending, now_ms: int) -> Pending:
     """The state once the held-back values went out."""
-    return Pending(now_ms, 0, {}, pending.newest_ms)
+    return pending._replace(shown_ms=now_ms, timestamp_ms=0, values={})

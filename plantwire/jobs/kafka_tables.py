@@ -102,10 +102,15 @@ def process_mode_operators(environment: Any) -> list[str]:
     """
     j_graph = environment._j_stream_execution_environment.getStreamGraph(False)
     names = []
-    for node in j_graph.getStreamNodes():
+    nodes = j_graph.getStreamNodes().iterator()
+    while nodes.hasNext():
+        node = nodes.next()
         factory = node.getOperatorFactory()
-        name = factory.getClass().getName() if factory is not None else ""
-        operator = factory.getOperator().getClass().getName() if hasattr(factory, "getOperator") else name
-        if "ExternalPython" in operator:
-            names.append(node.getOperatorName())
+        if factory is None:  # sources and virtual nodes
+            continue
+        operator_class = factory.getStreamOperatorClass(
+            get_gateway().jvm.Thread.currentThread().getContextClassLoader()
+        )
+        if operator_class.getSimpleName().startswith("ExternalPython"):
+            names.append(str(node.getOperatorName()))
     return names

@@ -41,7 +41,7 @@ KAFKA_ROW: Final = Types.ROW_NAMED(
     ],
 )
 REJECTED: Final = OutputTag("rejected-frames", KAFKA_ROW)
-RULES_DESCRIPTOR: Final = MapStateDescriptor(RULES_STATE, Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
+RULES_DESCRIPTOR: Final = MapStateDescriptor(RULES_STATE, Types.STRING(), Types.PICKLED_BYTE_ARRAY())
 
 CACHED_DEVICES: Final = 100_000
 HOUSEKEEPING_MS: Final = 60_000
@@ -60,7 +60,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
     def open(self, runtime_context: Any) -> None:
         self._state = runtime_context.get_state(
             # Cleared by `_save` once a device has nothing to remember: no alarm, no delay, no dedup window.
-            ValueStateDescriptor(DEVICE_STATE, Types.PRIMITIVE_ARRAY(Types.BYTE()))
+            ValueStateDescriptor(DEVICE_STATE, Types.PICKLED_BYTE_ARRAY())
         )
         self._detectors: OrderedDict[str, _Cached] = OrderedDict()
         self._book = RuleBook(self._first_rules)
@@ -93,7 +93,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         device_id = frame["device_id"]
         cached = self._detectors.get(device_id)
         if cached is None:
-            if ctx.get_current_key()[0] != device_id:
+            if ctx.get_current_key() != device_id:
                 yield self._reject(body, ctx, "key-mismatch", detect_in_us)
                 return
             cached = self._load(device_id)
@@ -105,7 +105,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         events.extend(detector.take_frame(cast(FrameFields, frame)))
         cached.clock_ahead_ms = event_time_ms - now_ms
         if detector.state is not before:
-            if ctx.get_current_key()[0] != device_id:
+            if ctx.get_current_key() != device_id:
                 del self._detectors[device_id]
                 yield self._reject(body, ctx, "key-mismatch", detect_in_us)
                 return
@@ -123,7 +123,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
         detect_in_us = time.time_ns() // 1000
-        device_id = ctx.get_current_key()[0]
+        device_id = ctx.get_current_key()
         cached = self._detectors.get(device_id) or self._load(device_id)
         cached.timer_ms = 0
         event_now_ms = timestamp + cached.clock_ahead_ms
@@ -204,7 +204,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             topics.HEADER_SOURCE: f"kafka:{topics.TELEMETRY_RAW}".encode(),
             topics.HEADER_RECEIVED_TIME: str(received_us // 1000).encode(),
         }
-        return REJECTED, Row(ctx.get_current_key()[0], body or b"", headers)
+        return REJECTED, Row(ctx.get_current_key(), body or b"", headers)
 
 
 class _Cached:

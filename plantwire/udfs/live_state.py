@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import redis
-from pyflink.common import Time, Types
+from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction, ProcessFunction
-from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+from pyflink.datastream.state import ValueStateDescriptor
 
 from plantwire.domain.admission import is_too_far_ahead
 from plantwire.domain.coalescing import NOTHING, Pending, due_ms, merge, shown
@@ -26,7 +26,7 @@ from plantwire.platform.live_state import LiveState
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, UndecodableError
 
 LIVE_STATE: Final = "live-values"
-STATE_LIFETIME_S: Final = 24 * 3600
+STATE_LIFETIME_MS: Final = 24 * 3600 * 1000
 """A device that was silent for a day starts afresh; its latest values stay in Redis."""
 RETRY_FOR_S: Final = 20.0
 """How long a write is repeated before Flink restarts the job; below its cancellation time-out."""
@@ -79,13 +79,9 @@ class LiveTelemetry(KeyedProcessFunction):
         self._interval_ms = interval_ms
 
     def open(self, runtime_context: Any) -> None:
-        descriptor = ValueStateDescriptor(LIVE_STATE, Types.PRIMITIVE_ARRAY(Types.BYTE()))
-        descriptor.enable_time_to_live(
-            StateTtlConfig.new_builder(Time.seconds(STATE_LIFETIME_S))
-            .cleanup_incrementally(10, False)
-            .build()
-        )
-        self._state = runtime_context.get_state(descriptor)
+        # Cleared by `on_timer` when the device was silent for a day. Not by Flink's TTL: in thread mode
+        # PyFlink 2.3 fails to set one up (its state descriptor asks for a JVM gateway that is not there).
+        self._state = runtime_context.get_state(ValueStateDescriptor(LIVE_STATE, Types.PICKLED_BYTE_ARRAY()))
         self._writer = RedisWriter(self._redis_url, self._bootstrap)
         self._writer.refill_if_wiped()
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
@@ -104,7 +100,11 @@ class LiveTelemetry(KeyedProcessFunction):
         if frame["historical"] or is_too_far_ahead(frame["event_time_ms"], now_ms):
             return
         packed = self._state.value()
-        before = _decoder.decode(packed) if packed is not None else NOTHING
+        if packed is None:
+            before = NOTHING._replace(look_again_ms=now_ms + STATE_LIFETIME_MS)
+            ctx.timer_service().register_processing_time_timer(before.look_again_ms)
+        else:
+            before = _decoder.decode(packed)
         pending, late = merge(before, frame["metrics"], frame["event_time_ms"])
         if late:
             self._count_late.inc(late)
@@ -118,9 +118,19 @@ class LiveTelemetry(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
         packed = self._state.value()
-        pending = _decoder.decode(packed) if packed is not None else NOTHING
+        if packed is None:
+            return
+        pending = before = _decoder.decode(packed)
         if pending.values:
-            self._state.update(_encoder.encode(self._show(ctx.get_current_key()[0], pending, timestamp)))
+            pending = self._show(ctx.get_current_key(), pending, timestamp)
+        elif timestamp >= pending.shown_ms + STATE_LIFETIME_MS:
+            self._state.clear()
+            return
+        if timestamp >= pending.look_again_ms:
+            pending = pending._replace(look_again_ms=pending.shown_ms + STATE_LIFETIME_MS)
+            ctx.timer_service().register_processing_time_timer(pending.look_again_ms)
+        if pending is not before:
+            self._state.update(_encoder.encode(pending))
         yield from ()
 
     def _show(self, device_id: str, pending: Pending, now_ms: int) -> Pending:

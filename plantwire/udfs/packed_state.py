@@ -1,7 +1,8 @@
 """A device's alarm state as one byte string.
 
-In Flink's thread mode only scalars and byte strings cross into keyed state without being pickled, so
-the whole state of a device is one packed value, read once and written on change.
+In Flink's thread mode keyed state crosses into Python by way of pickle (a primitive byte array would
+even become a tuple of ints). One packed byte string per device pickles in a moment, keeps a layout of
+our own in savepoints, and is read once and written on change.
 """
 
 from __future__ import annotations
