@@ -1,0 +1,149 @@
+"""JSON over MQTT through a real broker and a real gateway into a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message
+from gateway_rig import (
+    GOOD,
+    GatewayProcess,
+    Topic,
+    frames_of,
+    mqtt_publisher,
+    publish,
+)
+from paho.mqtt.client import Client
+
+from plantwire.schemas import topics
+from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.mqtt import Mqtt
+from plantwire.stack.servers.process import wait_until
+
+
+@pytest.fixture
+def publisher(mqtt_url: str) -> Iterator[Client]:
+    client = mqtt_publisher(mqtt_url, "test-publisher")
+    yield client
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_a_frame_arrives(gateway: GatewayProcess, publisher: Client, raw: Topic) -> None:
+    event_time_ms = int(time.time() * 1000) - 100
+    body = {"timestamp": event_time_ms, "metrics": {"temperature": 50.5}, "sequence": 3}
+    for qos in (0, 1):
+        publish(publisher, f"devices/mqtt-{qos}/telemetry", json.dumps(body).encode(), qos)
+    raw.read_until(lambda m: bool(frames_of(m, "mqtt-0") and frames_of(m, "mqtt-1")))
+    for device_id in ("mqtt-0", "mqtt-1"):
+        (frame,) = frames_of(raw.messages, device_id)
+        assert (frame.event_time_ms, frame.sequence, frame.protocol) == (event_time_ms, 3, "mqtt-json")
+        assert frame.metrics[0].number == 50.5
+        assert 0 < frame.gateway_in_us <= frame.gateway_out_us
+
+
+def test_bad_messages_become_dead_letters_and_disturb_nothing(
+    gateway: GatewayProcess, publisher: Client, raw: Topic, dlq: Topic
+) -> None:
+    ahead = b'{"timestamp": %d, "metrics": {"t": 1}}' % (int(time.time() * 1000) + 86_400_000)
+    cases = [
+        ("devices/mqtt-bad/telemetry", b"not json", "not-json"),
+        ("devices/mqtt-bad/telemetry", b"", "not-json"),
+        ("devices/mqtt-bad/telemetry", b"\x00\xff\xfe", "not-json"),
+        ("devices/mqtt-bad/telemetry", b'{"metrics": {"t": NaN}}', "not-a-number"),
+        ("devices/mqtt-bad/telemetry", b'{"metrics": {"t": Infinity}}', "not-a-number"),
+        ("devices/mqtt-bad/telemetry", b'{"metrics": {"t": 1e999}}', "not-a-number"),
+        ("devices/mqtt-bad/telemetry", b'{"metrics": {}}', "bad-shape"),
+        ("devices/mqtt-bad/telemetry", b'{"metrics": {"t": 1, "t": 2}}', "duplicate-key"),
+        ("devices/mqtt-bad/telemetry", ahead, "timestamp-ahead"),
+        ("devices/mqtt-bad/telemetry", b" " * 2_000_000, "body-too-large"),
+        ("devices/a b/telemetry", GOOD, "invalid-device-id"),
+        ("devices/a/b/telemetry", GOOD, "invalid-device-id"),
+        ("devices//telemetry", GOOD, "invalid-device-id"),
+    ]
+    before_ms = int(time.time() * 1000)
+    for number, (topic, payload, _) in enumerate(cases):
+        publish(publisher, topic, payload)
+        good = json.dumps({"sequence": number, "metrics": {"t": 1}}).encode()
+        publish(publisher, "devices/mqtt-good/telemetry", good)
+    raw.read_until(lambda messages: len(frames_of(messages, "mqtt-good")) >= len(cases))
+    dlq.read_until(lambda messages: len(messages) >= len(cases))
+    assert sorted(f.sequence or 0 for f in frames_of(raw.messages, "mqtt-good")) == list(range(len(cases)))
+    assert not frames_of(raw.messages, "mqtt-bad")
+
+    def letter(message: Message) -> tuple[str, str, bytes]:
+        headers = dict(message.headers() or [])
+        assert before_ms <= int(headers[topics.HEADER_RECEIVED_TIME]) <= time.time() * 1000
+        return headers[topics.HEADER_SOURCE].decode(), headers[topics.HEADER_REASON].decode(), message.value()
+
+    expected = [(f"mqtt:{topic}", reason, payload[:900_000]) for topic, payload, reason in cases]
+    assert sorted(letter(message) for message in dlq.messages) == sorted(expected)
+    for reason in {case[2] for case in cases}:
+        number = sum(case[2] == reason for case in cases)
+        assert gateway.counted("rejected_total", reason=reason, transport="mqtt") == number
+        assert gateway.counted("dead_letters_total", reason=reason) == number
+
+
+def test_a_broker_that_restarts_is_found_again(kafka: str, raw: Topic, tmp_path: Path) -> None:
+    broker = Mqtt(tmp_path / "mqtt", *free_ports(1), tmp_path / "mqtt.log")
+    broker.prepare()
+    gateway = GatewayProcess(kafka, broker.url, tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        wait_until(gateway.probe_alive, 20, "gateway")
+        assert "mqtt" in (gateway.probe() or "")  # HTTP serves, but it does not call itself ready
+        for round_ in range(2):
+            broker.start()
+            broker.wait_ready(20)
+            gateway.wait_ready(20)
+            client = mqtt_publisher(broker.url, "restart-publisher")
+            publish(client, f"devices/round-{round_}/telemetry", GOOD)
+            raw.read_until(lambda messages, n=round_: bool(frames_of(messages, f"round-{n}")))  # type: ignore[misc]
+            client.disconnect()
+            client.loop_stop()
+            broker.stop()
+            wait_until(lambda: None if "mqtt" in (gateway.probe() or "") else "still ready", 20, "gateway")
+    finally:
+        gateway.stop()
+        broker.stop()
+
+
+def test_nothing_acknowledged_by_a_persistent_broker_is_lost_when_the_gateway_is_killed(
+    kafka: str, raw: Topic, tmp_path: Path
+) -> None:
+    broker = Mqtt(tmp_path / "mqtt", *free_ports(1), tmp_path / "mqtt.log")
+    broker.prepare()
+    if "mosquitto" not in broker.command()[0]:
+        pytest.skip("needs mosquitto: amqtt forgets what its subscriber has not acknowledged")
+    gateway = GatewayProcess(kafka, broker.url, tmp_path / "gateway.log")
+    broker.start()
+    try:
+        broker.wait_ready(20)
+        gateway.start()
+        gateway.wait_ready(20)
+        client = mqtt_publisher(broker.url, "kill-publisher")
+        sent = 0
+        for _ in range(3):
+            # Not waited for one by one: when the kill comes, messages are on their way.
+            promises = [
+                client.publish("devices/mqtt-kill/telemetry", json.dumps(body).encode(), 1)
+                for body in ({"sequence": n, "metrics": {"t": n}} for n in range(sent, sent + 600))
+            ]
+            sent += 600
+            promises[300].wait_for_publish(10)
+            gateway.end(signal.SIGKILL)
+            for promise in promises:
+                promise.wait_for_publish(10)
+            gateway.start()
+            gateway.wait_ready(20)
+        client.disconnect()
+        client.loop_stop()
+        raw.read_until(lambda m: {f.sequence for f in frames_of(m, "mqtt-kill")} == set(range(sent)), 30)
+    finally:
+        gateway.stop()
+        broker.stop()

@@ -1,0 +1,190 @@
+"""The simulated plant against a real gateway, broker and Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_rig import SECRET, GatewayProcess, Topic, frames_of
+
+from plantwire.simulator.mqtt_outlet import BrokerAddress, MqttOutlet
+from plantwire.simulator.outlet import Accepted, Dropped
+from plantwire.simulator.settings import SimulatorSettings
+from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.mqtt import Mqtt
+
+END_TIMEOUT_S = 30
+
+
+class Simulator:
+    """`python -m plantwire.simulator`, its log in a file."""
+
+    def __init__(self, log_file: Path, *arguments: str, **environment: str) -> None:
+        self._log_file = log_file
+        variables = {k: v for k, v in os.environ.items() if not k.startswith("PLANTWIRE_")}
+        with log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "plantwire.simulator", *arguments],
+                env={**variables, "PLANTWIRE_TOKEN_SECRET": SECRET, **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self, number: int | None = None) -> dict[str, object]:
+        """Wait for the end, after a signal if one is given; the counts that it logged last."""
+        if number is not None:
+            self._process.send_signal(number)
+        assert self._process.wait(END_TIMEOUT_S) == 0, self._log_file.read_text()
+        last = json.loads(self._log_file.read_text().splitlines()[-1])
+        assert last["event"] == "plant-stopped"
+        return dict(last)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def simulators() -> Iterator[list[Simulator]]:
+    """Those that a test started; none outlives it."""
+    started: list[Simulator] = []
+    yield started
+    for simulator in started:
+        simulator.kill()
+
+
+def test_every_device_arrives_whole_by_its_transport(
+    gateway: GatewayProcess, mqtt_url: str, raw: Topic, tmp_path: Path, simulators: list[Simulator]
+) -> None:
+    simulator = Simulator(
+        tmp_path / "log", "--gateway", gateway.url, "--mqtt", mqtt_url, "--duration", "5", "--rate", "2"
+    )
+    simulators.append(simulator)
+    counts = simulator.end()
+    assert counts["rejected"] == counts["dropped"] == {}
+    accepted = counts["accepted"]
+    assert isinstance(accepted, dict)
+    assert accepted.keys() == {"http", "mqtt"}
+    assert counts["made"] == sum(accepted.values()) > 200
+
+    def simulated(messages: list[object]) -> Counter[str]:
+        protocols: Counter[str] = Counter()
+        for message in messages:
+            key = message.key().decode()  # type: ignore[attr-defined]
+            if key.split("-")[0] in KINDS:
+                protocols[frames_of([message], key)[0].protocol] += 1  # type: ignore[list-item]
+        return protocols
+
+    messages = raw.read_until(lambda found: simulated(list(found)).total() >= sum(accepted.values()))
+    assert sorted(simulated(list(messages)).values()) == sorted(accepted.values())
+    for device_id in ("press-01", "pump-01", "nab-machine-01"):
+        frames = frames_of(messages, device_id)
+        assert len(frames) >= 9
+        assert [frame.sequence for frame in frames] == list(range(len(frames)))
+        assert all(abs(frame.event_time_ms - frame.received_time_ms) < 5_000 for frame in frames)
+
+
+KINDS = {"press", "pump", "compressor", "furnace", "conveyor", "tank", "chiller", "motor", "nab"}
+
+
+def test_it_goes_on_when_the_gateway_was_killed_and_counts_what_did_not_get_through(
+    kafka: str, mqtt_url: str, raw: Topic, tmp_path: Path, simulators: list[Simulator]
+) -> None:
+    gateway = GatewayProcess(kafka, mqtt_url, tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        gateway.wait_ready(30)
+        simulator = Simulator(
+            tmp_path / "log",
+            "--gateway",
+            gateway.url,
+            "--transport",
+            "http",
+            "--devices",
+            "0",
+            "--nab-speed",
+            "20",
+        )
+        simulators.append(simulator)
+        before = len(frames_of(raw.read_to_end(), "nab-machine-01"))
+
+        def more_than(frames: int) -> int:
+            return len(
+                frames_of(
+                    raw.read_until(lambda m: len(frames_of(m, "nab-machine-01")) > frames), "nab-machine-01"
+                )
+            )
+
+        seen = more_than(before + 10)
+        gateway.end(signal.SIGKILL)
+        gateway.start()
+        gateway.wait_ready(30)
+        more_than(seen + 10)
+        counts = simulator.end(signal.SIGTERM)
+    finally:
+        gateway.stop()
+    accepted, dropped = counts["accepted"], counts["dropped"]
+    assert isinstance(accepted, dict)
+    assert isinstance(dropped, dict)
+    assert dropped.keys() <= {"http: gateway-away", "http: gateway-busy", "http: no-answer"}
+    assert sum(dropped.values()) > 0
+    assert counts["made"] == accepted["http"] + sum(dropped.values())
+    arrived = len(frames_of(raw.read_to_end(), "nab-machine-01")) - before
+    # What the gateway acknowledged is there; it may have taken a frame whose answer was lost with it.
+    assert accepted["http"] <= arrived <= accepted["http"] + sum(dropped.values())
+
+
+def test_a_token_that_is_not_taken_is_counted_by_the_gateways_reason(
+    gateway: GatewayProcess, tmp_path: Path, simulators: list[Simulator]
+) -> None:
+    simulator = Simulator(
+        tmp_path / "log",
+        *("--gateway", gateway.url, "--transport", "http", "--devices", "3", "--duration", "1.5"),
+        PLANTWIRE_TOKEN="a.b.c",
+    )
+    simulators.append(simulator)
+    counts = simulator.end()
+    assert counts["accepted"] == counts["dropped"] == {}
+    rejected = counts["rejected"]
+    assert isinstance(rejected, dict)
+    assert sum(rejected.values()) == counts["made"]
+    assert all(reason.startswith("http: ") and "status-" not in reason for reason in rejected)
+    assert "a.b.c" not in (tmp_path / "log").read_text()
+
+
+async def test_it_finds_the_broker_again(tmp_path: Path) -> None:
+    import asyncio
+
+    (port,) = free_ports(1)
+    outlet = MqttOutlet(BrokerAddress(f"mqtt://127.0.0.1:{port}", SimulatorSettings()))
+    connection = asyncio.get_running_loop().create_task(outlet.run())
+
+    async def until_accepted() -> None:
+        deadline_s = time.monotonic() + END_TIMEOUT_S
+        while not isinstance(await outlet.send("press-01", b"{}"), Accepted):
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.05)  # the outlet tells no one when it is connected
+
+    try:
+        assert await outlet.send("press-01", b"{}") == Dropped("broker-away")
+        for _ in range(2):
+            broker = Mqtt(tmp_path / "mqtt", port, tmp_path / "mqtt.log")
+            broker.prepare()
+            broker.start()
+            try:
+                await until_accepted()
+            finally:
+                await asyncio.to_thread(broker.stop)
+            assert isinstance(await outlet.send("press-01", b"{}"), Dropped)
+    finally:
+        connection.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connection
