@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from plantwire.schemas.topics import ALARMS_RULES
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.kafka import Kafka
 
-CREATE_TIMEOUT_S = 10
+TIMEOUT_S = 20
 
 
 @pytest.fixture(scope="package")
@@ -37,14 +37,29 @@ def rule_topic(rules_kafka: str) -> Iterator[str]:
     """`host:port` of a broker with an empty rule topic."""
     admin = AdminClient({"bootstrap.servers": rules_kafka})
     topic = NewTopic(ALARMS_RULES, num_partitions=1, config={"cleanup.policy": "compact"})
-    deadline_s = time.monotonic() + CREATE_TIMEOUT_S
-    while True:
-        try:
-            admin.create_topics([topic], operation_timeout=CREATE_TIMEOUT_S)[ALARMS_RULES].result()
-            break
-        except KafkaException:
-            # The topic of the test before is still being deleted.
-            if time.monotonic() > deadline_s:
-                raise
+    wait_until(lambda: created(admin, topic))
+    # The broker learns of a topic a moment after the controller has made it, and so with its end.
+    wait_until(lambda: has_topic(admin))
     yield rules_kafka
-    admin.delete_topics([ALARMS_RULES], operation_timeout=CREATE_TIMEOUT_S)[ALARMS_RULES].result()
+    admin.delete_topics([ALARMS_RULES], operation_timeout=TIMEOUT_S)[ALARMS_RULES].result()
+    wait_until(lambda: not has_topic(admin))
+
+
+def created(admin: AdminClient, topic: NewTopic) -> bool:
+    try:
+        admin.create_topics([topic], operation_timeout=TIMEOUT_S)[ALARMS_RULES].result()
+    except KafkaException:
+        return False
+    return True
+
+
+def has_topic(admin: AdminClient) -> bool:
+    found = admin.list_topics(ALARMS_RULES, timeout=TIMEOUT_S).topics[ALARMS_RULES]
+    return found.error is None and all(p.leader >= 0 for p in found.partitions.values())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)  # the broker offers nothing to wait on
