@@ -1,0 +1,147 @@
+/**
+ * The latest readings of every device, and their recent trend.
+ *
+ * In: checked telemetry in any order, snapshots. Out: devices with metrics, change callbacks.
+ * Guarantees: a metric shows the reading with the highest `seq` it was ever given within an epoch;
+ * a new epoch starts the count anew; an older reading still finds its place in the trend. At most
+ * `maxDevices` devices and `maxMetrics` metrics each; what is over the bound is dropped and counted.
+ * Not here: what a message looks like (`wire`), drawing (`view`).
+ */
+
+import { Trend } from "./trend";
+import type { MetricValue, Telemetry } from "./wire";
+
+export const STALE_AFTER_MS = 10_000;
+export const TREND_CAPACITY = 600;
+
+export class Metric {
+  value: MetricValue = null;
+  seq = -1;
+  /** Present once the metric has carried a number. */
+  trend: Trend | null = null;
+
+  constructor(
+    readonly device: Device,
+    readonly name: string,
+  ) {}
+}
+
+export class Device {
+  readonly metrics = new Map<string, Metric>();
+  seq = -1;
+  /** When the newest reading was here or, for a snapshot, when it must have been sent; ms, own clock. */
+  seenAtMs = 0;
+
+  constructor(
+    readonly id: string,
+    readonly kind: string,
+  ) {}
+
+  isStale(nowMs: number): boolean {
+    return nowMs - this.seenAtMs >= STALE_AFTER_MS;
+  }
+}
+
+/** The kind of a device: its id without the part after the last dash (`press-3` → `press`). */
+export function kindOf(deviceId: string): string {
+  const dash = deviceId.lastIndexOf("-");
+  return dash > 0 ? deviceId.slice(0, dash) : deviceId;
+}
+
+export interface TelemetryListener {
+  deviceAdded(device: Device): void;
+  metricAdded(metric: Metric): void;
+  metricChanged(metric: Metric): void;
+  trendChanged(metric: Metric): void;
+}
+
+export class TelemetryStore {
+  readonly devices = new Map<string, Device>();
+  /** Messages whose every reading was older than what is shown. */
+  late = 0;
+  /** Readings and devices left out because a bound was reached. */
+  dropped = 0;
+  received = 0;
+  private epoch: string | null = null;
+
+  constructor(
+    private readonly listener: TelemetryListener,
+    private readonly maxDevices = 2_000,
+    private readonly maxMetrics = 100,
+  ) {}
+
+  /** Takes a snapshot; how old a reading is follows from its timestamp and the server's clock. */
+  applySnapshot(epoch: string | null, devices: readonly Telemetry[], nowMs: number, serverNowMs: number): void {
+    if (epoch !== null && epoch !== this.epoch) {
+      this.epoch = epoch;
+      for (const device of this.devices.values()) {
+        device.seq = -1;
+        for (const metric of device.metrics.values()) metric.seq = -1;
+      }
+    }
+    for (const entry of devices) {
+      const ageMs = Math.max(0, serverNowMs - entry.timestamp);
+      this.take(entry, nowMs - ageMs);
+    }
+  }
+
+  /** Takes one live or caught-up message. */
+  apply(message: Telemetry, nowMs: number): void {
+    this.received += 1;
+    if (!this.take(message, nowMs)) this.late += 1;
+  }
+
+  private take(message: Telemetry, seenAtMs: number): boolean {
+    const device = this.deviceOf(message.deviceId);
+    if (device === null) return true;
+    if (message.seq > device.seq) {
+      device.seq = message.seq;
+      device.seenAtMs = Math.max(device.seenAtMs, seenAtMs);
+    }
+    let anyNewer = message.data.size === 0;
+    for (const [name, value] of message.data) {
+      const metric = this.metricOf(device, name);
+      if (metric === null) continue;
+      if (typeof value === "number") {
+        metric.trend ??= new Trend(TREND_CAPACITY);
+        metric.trend.add(message.timestamp, value);
+        this.listener.trendChanged(metric);
+      }
+      if (message.seq > metric.seq) {
+        anyNewer = true;
+        metric.seq = message.seq;
+        if (metric.value !== value) {
+          metric.value = value;
+          this.listener.metricChanged(metric);
+        }
+      }
+    }
+    return anyNewer;
+  }
+
+  private deviceOf(id: string): Device | null {
+    const known = this.devices.get(id);
+    if (known !== undefined) return known;
+    if (this.devices.size >= this.maxDevices) {
+      this.dropped += 1;
+      return null;
+    }
+    const device = new Device(id, kindOf(id));
+    this.devices.set(id, device);
+    this.listener.deviceAdded(device);
+    return device;
+  }
+
+  private metricOf(device: Device, name: string): Metric | null {
+    const known = device.metrics.get(name);
+    if (known !== undefined) return known;
+    if (device.metrics.size >= this.maxMetrics) {
+      this.dropped += 1;
+      return null;
+    }
+    const metric = new Metric(device, name);
+    device.metrics.set(name, metric);
+    this.listener.metricAdded(metric);
+    return metric;
+  }
+}
