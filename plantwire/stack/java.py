@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -96,3 +97,16 @@ def _fetch(cache: Path) -> None:
         except OSError:
             if not cache.is_dir():  # else another process was quicker, with the same jars
                 raise
+
+
+def main() -> None:
+    """`python -m plantwire.stack.java`: fetch the jars now, so that the first start need not."""
+    try:
+        java_executable()
+        sys.stdout.write(f"Jars of Kafka and Flink: {jars('kafka').parent}\n")
+    except StackError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

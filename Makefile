@@ -1,0 +1,81 @@
+# Plantwire: `make demo` shows a live plant, `make test` proves it. Both set everything up first.
+#
+#   make setup         environment, jars and dashboard; skips what is up to date
+#   make demo          setup, then the whole stack with a simulated plant until Ctrl-C
+#   make test          setup, then style, types, import contracts and every test
+#   make lint          style, types and import contracts only
+#   make bench-NAME    setup, then one bench: writes bench/results/NAME.json
+#   make clean         what was built; the plant's data stays (`plantwire reset` deletes that)
+#
+# Needs Python 3.11, a JDK 17 or newer and Maven; npm is used when it is there, else fetched as a package.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+WEB := plantwire/distribution/web
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup demo test lint clean browser
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+
+setup: $(STAMPS)/packages $(STAMPS)/project $(STAMPS)/jars $(STAMPS)/web
+
+demo: setup
+	@exec $(BIN)/plantwire up
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint browser
+	$(BIN)/pytest
+
+bench-%: setup
+	$(BIN)/python -m bench.$(subst -,_,$*)
+
+clean:
+	rm -rf $(VENV) .venv-bench $(WEB)/node_modules $(WEB)/dist $(WEB)/build
+	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it (Debian: apt install python3.11 python3.11-venv), or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11, which Flink's Python needs: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The environment cannot be made: install venv for this Python (Debian: apt install python3.11-venv)" >&2; exit 1; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/packages: requirements/dev.txt | $(STAMPS)/venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Editable: processes and Flink's interpreters all read this work tree.
+$(STAMPS)/project: pyproject.toml $(STAMPS)/packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(STAMPS)/jars: $(shell find plantwire/stack/jars -name pom.xml) | $(STAMPS)/project
+	$(BIN)/python -m plantwire.stack.java
+	@touch $@
+
+$(STAMPS)/web: $(shell find $(WEB) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/build/*' 2>/dev/null) | $(STAMPS)/packages
+	@command -v npm >/dev/null || test -x $(BIN)/npm || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt
+	export PATH="$$PATH:$(abspath $(BIN))"; cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@
+
+# Tests marked `browser` skip, saying so, where there is no Chromium.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the browser tests"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } \
+	    || echo "Chromium cannot be installed: browser tests will be skipped"; \
+	else echo "There is no chromium with chromedriver on PATH: browser tests will be skipped"; fi
