@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_rig import GatewayProcess, Topic, create_topics
 
 from plantwire.schemas import topics
+from tests.integration.gateway.gateway_rig import GatewayProcess, Topic, create_topics
 
 
 @pytest.fixture(scope="session")

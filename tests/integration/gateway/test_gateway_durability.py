@@ -10,12 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gateway_rig import GOOD, GatewayProcess, Load, Topic, create_topics, frames_of, path
 
 from plantwire.schemas import topics
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.kafka import Kafka
 from plantwire.stack.servers.process import wait_until
+from tests.integration.gateway.gateway_rig import (
+    GOOD,
+    GatewayProcess,
+    Load,
+    Topic,
+    create_topics,
+    frames_of,
+    mqtt_publisher,
+    path,
+    publish,
+)
 
 
 @pytest.fixture
@@ -93,22 +103,32 @@ def test_a_kafka_that_hangs_and_one_that_is_killed(mqtt_url: str, tmp_path: Path
     broker.prepare()
     broker.start()
     gateway = GatewayProcess(
-        broker.bootstrap, mqtt_url, tmp_path / "gateway.log", PLANTWIRE_GATEWAY_ACK_TIMEOUT_MS="1500"
+        broker.bootstrap,
+        mqtt_url,
+        tmp_path / "gateway.log",
+        PLANTWIRE_GATEWAY_ACK_TIMEOUT_MS="1500",
+        PLANTWIRE_GATEWAY_MQTT_IN_FLIGHT_MAX="10",
     )
     try:
         broker.wait_ready(60)
         create_topics(broker.bootstrap)
         gateway.start()
         gateway.wait_ready(30)
+        publisher = mqtt_publisher(mqtt_url, "outage-publisher")
         load = Load(gateway, "outage")
         load.wait_for(100)
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGSTOP)
         try:
+            # Five times what the gateway may hold: it stops reading, and forgets none.
+            for number in range(50):
+                body = b'{"sequence": %d, "metrics": {"t": 1}}' % number
+                publish(publisher, "devices/outage-mqtt/telemetry", body)
             with gateway.client() as client:
                 started_s = time.monotonic()
                 assert client.post(path("outage-one"), content=GOOD).status_code == 503
                 assert time.monotonic() - started_s < 10
+            assert 0 < gateway.counted("mqtt_messages_held") <= 10
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         load.wait_for(100)
@@ -121,7 +141,10 @@ def test_a_kafka_that_hangs_and_one_that_is_killed(mqtt_url: str, tmp_path: Path
         assert set(load.statuses) == {202, 503}, load.statuses
         topic = Topic(broker.bootstrap, topics.TELEMETRY_RAW)
         lost = missing(topic, "outage", load)
+        topic.read_until(lambda m: {f.sequence for f in frames_of(m, "outage-mqtt")} == set(range(50)))
         topic.close()
+        publisher.disconnect()
+        publisher.loop_stop()
         assert not lost
     finally:
         gateway.stop()

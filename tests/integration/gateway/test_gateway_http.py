@@ -14,12 +14,21 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_rig import AUTHORITY, GOOD, GatewayProcess, Topic, frame_of, frames_of, path, token
 
 from plantwire.platform.tokens import Role
 from plantwire.schemas import topics
 from plantwire.schemas.codec import FRAME_CODEC
 from plantwire.schemas.records import Metric
+from tests.integration.gateway.gateway_rig import (
+    AUTHORITY,
+    GOOD,
+    GatewayProcess,
+    Topic,
+    frame_of,
+    frames_of,
+    path,
+    token,
+)
 
 DAY_MS = 86_400_000
 

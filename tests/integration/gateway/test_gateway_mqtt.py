@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Message
-from gateway_rig import (
+from paho.mqtt.client import Client
+
+from plantwire.schemas import topics
+from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.mqtt import Mqtt
+from plantwire.stack.servers.process import wait_until
+from tests.integration.gateway.gateway_rig import (
     GOOD,
     GatewayProcess,
     Topic,
@@ -18,12 +24,6 @@ from gateway_rig import (
     mqtt_publisher,
     publish,
 )
-from paho.mqtt.client import Client
-
-from plantwire.schemas import topics
-from plantwire.stack.ports import free_ports
-from plantwire.stack.servers.mqtt import Mqtt
-from plantwire.stack.servers.process import wait_until
 
 
 @pytest.fixture
