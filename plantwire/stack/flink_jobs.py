@@ -51,16 +51,16 @@ class FlinkJobs:
         """
         resume = self.resume_point(name)
         python = sys.executable
-        command = [str(self._installation.dist / "bin" / "flink"), "run", "-d"]
-        command += ["-m", urlsplit(self._rest).netloc]
-        command += ["-s", resume] if resume is not None else []
-        command += ["-pyclientexec", python, "-pyexec", python, "-py", str(script), *arguments]
-        environment = {**variables, **self._installation.environment("client")}
+        words = ["run", "-d", "-m", urlsplit(self._rest).netloc]
+        words += ["-s", resume] if resume is not None else []
+        words += ["-pyclientexec", python, "-pyexec", python, "-py", str(script), *arguments]
+        command = self._installation.commands.client(words)
+        environment = {**variables, **self._installation.environment()}
         result = run_command(command, SUBMIT_TIMEOUT_S, environment)
         (self._installation.logs / f"submit-{name}.log").write_text(result.output)
         match = re.search(r"submitted with JobID ([0-9a-f]{32})", result.output)
         if result.code != 0 or match is None:
-            raise StackError(f"{name} was not accepted by Flink: {_reason(result.output)}")
+            raise StackError(f"{name} was not accepted by Flink: {reason(result.output)}")
         self._remember(name, {"job_id": match[1], "resumed_from": resume})
         return match[1]
 
@@ -167,12 +167,13 @@ def _exists(uri: str) -> bool:
     return urlsplit(uri).scheme not in ("", "file") or (_path(uri) / "_metadata").exists()
 
 
-def _reason(output: str) -> str:
+def reason(output: str) -> str:
     """The one line of a client's output that says what went wrong."""
-    words, _, verdict = output.partition("The program finished with the following exception")
-    # Where the script failed, its own words come first, and the client adds only that it failed.
-    text = words if "Python process exits" in verdict else verdict or words
-    lines = [line.strip() for line in text.splitlines()]
+    # Where the script failed, its own words come first; that it failed is all that the client adds.
+    words, _, verdict = output.partition("org.apache.flink.client.program.ProgramAbortException")
+    if not words.strip():
+        words = verdict
+    lines = [line.strip() for line in words.splitlines()]
     lines = [line for line in lines if line.strip("-") and not line.startswith(("at ", "..."))]
     telling = [line for line in lines if re.match(r"(Caused by: )?[\w.$]*(Exception|Error|Exit)\b", line)]
     return (telling or lines or ["it said nothing"])[-1][:300]

@@ -31,10 +31,10 @@ class JobManager(ServerProcess):
         self._installation.prepare()
 
     def command(self) -> Sequence[str]:
-        return [str(self._installation.dist / "bin" / "jobmanager.sh"), "start-foreground"]
+        return self._installation.commands.job_manager(self.name)
 
     def environment(self) -> Mapping[str, str]:
-        return self._installation.environment(self.name)
+        return self._installation.environment()
 
     def probe(self) -> str | None:
         return probe_flink(self.url)
@@ -57,11 +57,10 @@ class TaskManager(ServerProcess):
         self._installation.prepare()
 
     def command(self) -> Sequence[str]:
-        script = str(self._installation.dist / "bin" / "taskmanager.sh")
-        return [script, "start-foreground", "-D", f"taskmanager.resource-id={self.name}"]
+        return self._installation.commands.task_manager(self.name)
 
     def environment(self) -> Mapping[str, str]:
-        return {**self._variables, **self._installation.environment(self.name)}
+        return {**self._variables, **self._installation.environment()}
 
     def probe(self) -> str | None:
         registered = flink_task_managers(self._installation.rest)

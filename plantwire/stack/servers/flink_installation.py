@@ -26,6 +26,7 @@ import yaml
 from plantwire.stack import java
 from plantwire.stack.errors import StackError
 from plantwire.stack.ports import LOOPBACK
+from plantwire.stack.servers.flink_commands import FlinkCommands
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -43,6 +44,7 @@ class FlinkInstallation:
         self._folder = folder
         self._rest_port = rest_port
         self._rpc_port = rpc_port
+        self.commands = FlinkCommands(self.dist, self.conf, logs)
         self._lock = threading.Lock()
         self._prepared = False
 
@@ -60,8 +62,8 @@ class FlinkInstallation:
         self._make_dist()
         self._make_conf()
 
-    def environment(self, ident: str) -> dict[str, str]:
-        """What Flink's scripts read; `ident` names the log file."""
+    def environment(self) -> dict[str, str]:
+        """What Flink's processes, and the Python processes that they start, read."""
         # Thread mode asks `python` on PATH for its libraries: it has to be this environment's.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         return {
@@ -71,9 +73,8 @@ class FlinkInstallation:
             "FLINK_LIB_DIR": str(self.dist / "lib"),
             "FLINK_OPT_DIR": str(self.dist / "opt"),
             "FLINK_PLUGINS_DIR": str(self.dist / "plugins"),
+            "FLINK_BIN_DIR": str(self.dist / "bin"),
             "FLINK_LOG_DIR": str(self.logs),
-            "FLINK_PID_DIR": str(self._temporary / f"pid-{ident}"),
-            "FLINK_IDENT_STRING": ident,
         }
 
     @property
@@ -113,6 +114,7 @@ class FlinkInstallation:
             "io.tmp.dirs": str(self._temporary),
         }
         (self.conf / "config.yaml").write_text(yaml.safe_dump(flat, width=10_000))
+        self.commands.prepare(flat)
 
 
 def _link(source: str, target: str) -> None:

@@ -1,0 +1,88 @@
+"""The stack's settings: embedded or external, ports, what other commands recover."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plantwire.stack.errors import StackError
+from plantwire.stack.settings import RecordedSettings, load_settings, redact
+from plantwire.stack.supervisor import recorded
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("PLANTWIRE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PLANTWIRE_HOME", str(tmp_path))
+
+
+def test_everything_is_embedded_on_the_ports_of_the_contract() -> None:
+    settings = load_settings()
+    addresses = settings.addresses()
+    assert addresses.kafka == "127.0.0.1:9092"
+    assert addresses.redis == "redis://127.0.0.1:6379/0"
+    assert addresses.database == "postgresql://plantwire@127.0.0.1:5432/plantwire"
+    assert addresses.mqtt == "mqtt://127.0.0.1:1883"
+    assert addresses.flink == "http://127.0.0.1:8081"
+    assert {part for part, _ in settings.ports().values()} == {
+        "kafka",
+        "redis",
+        "database",
+        "mqtt",
+        "flink",
+        "gateway",
+        "distribution",
+    }
+
+
+def test_a_server_that_is_named_is_external_even_at_the_default_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLANTWIRE_REDIS", "redis://127.0.0.1:6379/0")
+    settings = load_settings()
+    assert settings.is_external("redis")
+    assert not settings.is_external("kafka")
+    assert "redis_port" not in settings.ports()
+
+
+def test_a_port_moves_the_address_and_what_processes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTWIRE_KAFKA_PORT", "19092")
+    settings = load_settings()
+    assert settings.addresses().kafka == "127.0.0.1:19092"
+    assert settings.variables()["PLANTWIRE_KAFKA"] == "127.0.0.1:19092"
+
+
+def test_the_record_restores_the_addresses_in_another_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLANTWIRE_REDIS_PORT", "16379")
+    monkeypatch.setenv("PLANTWIRE_MQTT", "mqtts://plant:pass@broker:8883")
+    monkeypatch.setenv("PLANTWIRE_TOKEN_SECRET", "s" * 40)
+    settings = load_settings()
+    record = recorded(settings)
+    assert "s" * 40 not in str(record)
+    monkeypatch.setenv("PLANTWIRE_REDIS_PORT", "26379")
+    restored = RecordedSettings.model_validate({**record, "home": tmp_path})
+    assert restored.addresses() == settings.addresses()
+    assert restored.is_external("mqtt")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("mqtts://plant:pass@broker:8883", "mqtts://broker:8883"),
+        ("postgresql://a:b@c@db/plant", "postgresql://db/plant"),
+        ("127.0.0.1:9092", "127.0.0.1:9092"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
+    assert redact(address) == shown
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTWIRE_GATEWAY_PORT", "eighty")
+    with pytest.raises(StackError, match=r"PLANTWIRE_GATEWAY_PORT is not valid: .*eighty"):
+        load_settings()
