@@ -31,6 +31,7 @@ CLOSE_INVALID: Final = 1007
 CLOSE_TOO_BIG: Final = 1009
 CLOSE_SLOW: Final = 4008
 ABORT_AFTER_S: Final = 2.0
+BRACKETS_MAX: Final = 500
 
 # Engine.IO ping, pong, upgrade, noop, close; or a Socket.IO packet: type, namespace, ack id, JSON.
 _PACKET: Final = re.compile(
@@ -56,6 +57,9 @@ def is_packet(text: str) -> bool:
     kind, body = match.groups()
     if body is None:
         return kind not in {"2", "3"}
+    if body.count("[") + body.count("{") > BRACKETS_MAX:
+        # The library's parser recurses.
+        return False
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -130,6 +134,7 @@ class Channel:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._direct = reach(self._send)
+            self._metrics.accepted.labels("asgi" if self._direct is None else "direct").inc()
             self._open = True
             self._on_connected(self)
 

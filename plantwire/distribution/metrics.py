@@ -40,6 +40,12 @@ class DistributionMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.accepted = Counter(
+            "plantwire_distribution_accepted",
+            "Clients let in, by how they are written to: direct, or asgi where the web server is unknown.",
+            ["path"],
+            registry=self.registry,
+        )
         self.refused = Counter(
             "plantwire_distribution_refused", "Connections refused.", ["reason"], registry=self.registry
         )

@@ -88,7 +88,7 @@ class DistributionServer:
         self._namespace = TelemetryNamespace(
             authority,
             self._fanout,
-            History(self._redis),
+            History(self._redis, self.metrics),
             self._presence,
             self.metrics,
             settings.clients_max,

@@ -24,7 +24,9 @@ from plantwire.stack.ports import free_ports
 from tests.builders import TOKEN_SECRET, token
 
 NAMESPACE = "/telemetry"
-DEADLINE_S = 15
+# Generous: it is waited for a condition, and a test machine may be busy.
+DEADLINE_S = 60
+READY_S = 60
 
 
 class Distribution:
@@ -108,7 +110,7 @@ class Screen:
             transports=["websocket"],
             namespaces=[NAMESPACE],
             auth={"token": access} if access is not None else None,
-            wait_timeout=10,
+            wait_timeout=DEADLINE_S,
             **options,
         )
 
@@ -177,6 +179,15 @@ def start_distribution(redis_url: str, tmp_path: Path) -> Iterator[Callable[...,
     for one in started:
         if one.process is not None and one.process.poll() is None:
             one.stop()
+
+
+@pytest.fixture(scope="module")
+def steady(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
+    """One process for the tests of a module that publish nothing."""
+    one = Distribution(redis_url, tmp_path_factory.mktemp("steady") / "distribution.log")
+    one.start()
+    yield one
+    one.stop()
 
 
 @pytest.fixture

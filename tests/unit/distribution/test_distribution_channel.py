@@ -153,6 +153,12 @@ async def test_what_clients_send_is_passed_on(text: str) -> None:
     assert (await socket.channel.receive())["text"] == text
 
 
+def test_a_body_that_nests_too_deep_for_the_librarys_parser_is_refused() -> None:
+    deep = '["x",' + "[" * 600 + "]" * 600 + "]"
+    assert json.loads(deep)[0] == "x"
+    assert not is_packet("42/telemetry," + deep)
+
+
 @given(st.text(max_size=50))
 def test_nothing_that_is_taken_for_a_packet_has_a_broken_body(text: str) -> None:
     assert not is_packet("42/telemetry,[" + text) or json.loads("[" + text)
