@@ -75,8 +75,6 @@ class LiveState:
     def __init__(self, client: redis.Redis, history_length: int = HISTORY_LENGTH) -> None:
         self._client = client
         self._history_length = history_length
-        # Used only when Redis has no epoch: then its history is new, and so is the epoch.
-        self._candidate_epoch = uuid.uuid4().hex
         self._telemetry = client.register_script(_TELEMETRY_SCRIPT)
         self._alarm = client.register_script(_ALARM_SCRIPT)
 
@@ -86,7 +84,8 @@ class LiveState:
         """Give `values` (metric → number or text) the device's next sequence number and announce them."""
         arguments: list[str | bytes | int] = [
             device_id,
-            self._candidate_epoch,
+            # Taken only when Redis has none: then its history is new, and so must the epoch be.
+            uuid.uuid4().hex,
             self._history_length,
             timestamp_ms,
             orjson.dumps(values),

@@ -43,6 +43,10 @@ KAFKA_ROW: Final = Types.ROW_NAMED(
 REJECTED: Final = OutputTag("rejected-frames", KAFKA_ROW)
 RULES_DESCRIPTOR: Final = MapStateDescriptor(RULES_STATE, Types.STRING(), Types.PICKLED_BYTE_ARRAY())
 
+DELETED: Final = b""
+"""Kept in the broadcast state in place of a deleted rule, or `first_rules` would bring it back after a
+failure: they are from the time of submission.
+"""
 CACHED_DEVICES: Final = 100_000
 HOUSEKEEPING_MS: Final = 60_000
 """How often a device in alarm is looked at when it sends nothing, so that withdrawn rules clear."""
@@ -141,8 +145,8 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         rule_id, body = row[0], row[1]
         rules = ctx.get_broadcast_state(RULES_DESCRIPTOR)
         if body is None:
-            if self._book.remove(rule_id):
-                rules.remove(rule_id)
+            self._book.remove(rule_id)
+            rules.put(rule_id, DELETED)
             return
         try:
             rule = RULE_CODEC.decode(body)
@@ -155,8 +159,11 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def _restore_rules(self, ctx: Any) -> None:
         """After a restore the broadcast state holds rules that `first_rules` may not have."""
-        for _, body in ctx.get_broadcast_state(RULES_DESCRIPTOR).items():
-            self._book.put(RULE_CODEC.decode(body))
+        for rule_id, body in ctx.get_broadcast_state(RULES_DESCRIPTOR).items():
+            if body == DELETED:
+                self._book.remove(rule_id)
+            else:
+                self._book.put(RULE_CODEC.decode(body))
         self._restored_rules = True
 
     def _load(self, device_id: str) -> _Cached:

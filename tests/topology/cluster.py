@@ -1,0 +1,185 @@
+"""A Flink cluster, Kafka and Redis of their own, with the production jobs on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import plantwire.jobs.main
+from plantwire.platform.rule_topic import publish_rules
+from plantwire.schemas import topics
+from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC
+from plantwire.schemas.records import AlarmEvent, AlarmRule, Metric, TelemetryFrame
+from plantwire.stack.flink_jobs import FlinkJobs
+from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.flink import JobManager, TaskManager
+from plantwire.stack.servers.flink_installation import FlinkInstallation
+from plantwire.stack.servers.kafka import Kafka
+from plantwire.stack.servers.process import ServerProcess
+from plantwire.stack.servers.redis import Redis
+
+READY_TIMEOUT_S = 90
+MAIN = Path(plantwire.jobs.main.__file__)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Cluster:
+    """Handles for a test: send frames, publish rules, read alarms, stop and resume jobs."""
+
+    def __init__(self, home: Path) -> None:
+        ports = free_ports(5)
+        self.kafka = Kafka(home / "kafka", ports[0], ports[1], home / "kafka.log")
+        self.redis_server = Redis(home / "redis", ports[2], home / "redis.log")
+        self._installation = FlinkInstallation(home / "flink", home / "logs", ports[3], ports[4])
+        self._variables = {
+            "PLANTWIRE_KAFKA": self.kafka.bootstrap,
+            "PLANTWIRE_REDIS": self.redis_server.url,
+            "PLANTWIRE_LIVE_INTERVAL_MS": "300",
+        }
+        self.job_manager = JobManager(self._installation, ports[3], home / "jobmanager.log")
+        self.task_managers = [
+            TaskManager(self._installation, n, self._variables, home / f"taskmanager-{n}.log") for n in (1, 2)
+        ]
+        self.jobs = FlinkJobs(self._installation, self._installation.rest, home / "jobs.json")
+
+    @property
+    def servers(self) -> list[ServerProcess]:
+        return [self.kafka, self.redis_server, self.job_manager, *self.task_managers]
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.prepare()
+            server.start()
+        for server in self.servers:
+            server.wait_ready(READY_TIMEOUT_S)
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
+        made = admin.create_topics([NewTopic(t.name, t.partitions, 1) for t in topics.TOPICS])
+        for future in made.values():
+            future.result(30)
+        self._producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "linger.ms": 0})
+        self.redis = redis.Redis.from_url(self.redis_server.url, decode_responses=True)
+
+    def stop(self) -> None:
+        for server in reversed(self.servers):
+            server.stop()
+
+    def submit(self, job: str) -> None:
+        """Submit, resuming where the job left off, and wait until all its tasks run."""
+        self.jobs.submit(job, MAIN, [job], self._variables)
+        self.until(lambda: self.is_running(job), 60, f"{job} runs")
+
+    def is_running(self, job: str) -> bool:
+        found = self.jobs.find(job)
+        if not isinstance(found, dict):
+            return False
+        tasks = found.get("tasks", {})
+        return found.get("state") == "RUNNING" and tasks.get("running") == tasks.get("total") != 0
+
+    def publish_rules(self, *rules: AlarmRule) -> None:
+        publish_rules(self.kafka.bootstrap, list(rules))
+
+    def send(
+        self, device_id: str, at_ms: int | None = None, historical: bool = False, **values: float
+    ) -> int:
+        """Send a frame and wait for the broker; returns its event time."""
+        at_ms = now_ms() if at_ms is None else at_ms
+        frame = TelemetryFrame(
+            device_id,
+            "hall",
+            None,
+            at_ms,
+            at_ms,
+            "http",
+            historical,
+            tuple(Metric(name, float(value)) for name, value in values.items()),
+            at_ms * 1000,
+            at_ms * 1000,
+        )
+        self.send_bytes(device_id, FRAME_CODEC.encode(frame), at_ms)
+        return at_ms
+
+    def send_bytes(self, key: str | None, body: bytes | None, at_ms: int | None = None) -> None:
+        """Put any bytes where frames are expected."""
+        self.produce(topics.TELEMETRY_RAW, key, body, at_ms)
+
+    def produce(self, topic: str, key: str | None, body: bytes | None, at_ms: int | None = None) -> None:
+        """Write one record and wait for the broker."""
+        errors: list[object] = []
+        self._producer.produce(
+            topic,
+            body,
+            key=key,
+            timestamp=now_ms() if at_ms is None else at_ms,
+            on_delivery=lambda error, _: errors.append(error and str(error)),
+        )
+        self._producer.flush(10)
+        assert errors == [None]
+
+    def read(self, topic: str) -> list[tuple[str | None, bytes, dict[str, bytes]]]:
+        """All records of a topic up to its present end, as (key, body, headers)."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap,
+                "group.id": "test-reader",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
+        )
+        try:
+            partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+            open_partitions, records = set(partitions), []
+            while open_partitions:
+                message = consumer.poll(10)
+                assert message is not None, f"{topic} was not read to its end"
+                if message.error():
+                    open_partitions.discard(message.partition())
+                    continue
+                key = message.key()
+                headers = {name: value or b"" for name, value in message.headers() or []}
+                records.append((key.decode() if key is not None else None, message.value() or b"", headers))
+            return records
+        finally:
+            consumer.close()
+
+    def alarms(self, device_id: str) -> list[AlarmEvent]:
+        """A device's events in alarms.fire, each (alarm, revision) once, in order of appearance."""
+        seen: dict[tuple[str, int], AlarmEvent] = {}
+        for key, body, headers in self.read(topics.ALARMS_FIRE):
+            if key == device_id:
+                event = ALARM_CODEC.decode(body, headers[topics.HEADER_FINGERPRINT].decode())
+                seen.setdefault((event.alarm_id, event.revision), event)
+        return list(seen.values())
+
+    def until(self, condition: Callable[[], object], timeout_s: float, what: str) -> None:
+        """Poll until `condition` holds."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
+            time.sleep(0.05)
+
+    def wait_for_kinds(self, device_id: str, kinds: list[str], timeout_s: float = 20) -> list[AlarmEvent]:
+        """The device's events once their kinds are `kinds`."""
+        self.until(
+            lambda: [e.kind for e in self.alarms(device_id)] == kinds, timeout_s, f"{device_id}: {kinds}"
+        )
+        return self.alarms(device_id)
+
+
+@contextmanager
+def running_cluster(home: Path) -> Iterator[Cluster]:
+    cluster = Cluster(home)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
