@@ -92,7 +92,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another plant.")] = 1,
     nab_speed: Annotated[
         float, typer.Option(min=0, max=1000, help="Samples a second of the replayed machine; 0: none.")
-    ] = 5.0,
+    ] = 4.0,
     duration: Annotated[
         float, typer.Option(min=0, help="End after so many seconds; 0: run until it is stopped.")
     ] = 0.0,

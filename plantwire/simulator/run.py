@@ -36,7 +36,7 @@ class Device(Protocol):
     period_s: float
 
     def values_at(self, t_s: float, number: int) -> dict[str, float]:
-        """The metrics of frame `number` (from 0), `t_s` seconds after the start of the run."""
+        """The metrics of the schedule's frame `number` (from 0), `t_s` seconds after the run's start."""
         ...
 
 
@@ -90,13 +90,14 @@ async def _run_device(
     sender: Sender, start_s: float, offset_s: float, tally: Tally, stop: asyncio.Event
 ) -> None:
     device = sender.device
-    number = 0
+    number = 0  # of the schedule, skipped ones included; what is sent is numbered without a gap
+    sequence = 0
     while not await _stopped_before(stop, start_s + offset_s + number * device.period_s):
         now_s = time.monotonic()
         body = encode_frame(
             device.values_at(now_s - start_s, number),
             timestamp_ms=time.time_ns() // 1_000_000,
-            sequence=number,
+            sequence=sequence,
             site=device.site,
         )
         outcome = await sender.outlet.send(device.device_id, body)
@@ -110,6 +111,7 @@ async def _run_device(
                 detail=detail,
             )
         number += 1
+        sequence += 1
         late = int((time.monotonic() - start_s - offset_s) / device.period_s) - number
         if late > 0:
             tally.skipped += late

@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from plantwire.platform.rule_topic import RuleTopicError, publish_rules, read_rules
-from plantwire.platform.settings import SharedSettings
 from plantwire.schemas.records import AlarmRule
 from plantwire.schemas.rule_files import Refused
 from plantwire.schemas.severity import Severity
+from plantwire.stack.errors import StackError
 from plantwire.stack.rule_plan import (
     ChangeKind,
     RuleChange,
@@ -34,6 +34,7 @@ from plantwire.stack.rule_plan import (
     plan_rules,
 )
 from plantwire.stack.rule_sources import load_rules
+from plantwire.stack.settings import load_settings
 
 app = typer.Typer(
     name="rules",
@@ -46,7 +47,11 @@ Paths = Annotated[
 ]
 Bootstrap = Annotated[
     str | None,
-    typer.Option("--kafka", help="Kafka bootstrap servers; default: PLANTWIRE_KAFKA.", show_default=False),
+    typer.Option(
+        "--kafka",
+        help="Kafka bootstrap servers; default: PLANTWIRE_KAFKA, or the embedded Kafka.",
+        show_default=False,
+    ),
 ]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for Kafka.")]
 Prune = Annotated[
@@ -198,7 +203,10 @@ def _headline(change: RuleChange) -> str:
 
 
 def _bootstrap(option: str | None) -> str:
-    return option or SharedSettings().kafka
+    try:
+        return option or load_settings().addresses().kafka
+    except StackError as error:
+        _fail(str(error))
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from simulated_detection import Watch, rules_in
 
 from plantwire.schemas.records import AlarmKind
 from plantwire.schemas.severity import Severity
@@ -16,8 +17,11 @@ from plantwire.simulator.nab import (
     load_samples,
     load_windows,
 )
+from tests.unit.simulator.simulated_detection import Watch, rules_in
 
-SAMPLES_PER_S = 5
+SAMPLES_PER_S = 4
+"""The default of `--nab-speed`."""
+DEDUP_WINDOW_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +58,19 @@ def test_critical_is_raised_in_both_failures_and_nowhere_else(levels: list[tuple
 def test_one_alarm_in_every_labelled_window_and_four_outside(levels: list[tuple[int, int | None]]) -> None:
     cleared = [-1, *(index for index, severity in levels if severity is None)]
     raised = [min(i for i, _ in levels if i > end) for end in cleared if any(i > end for i, _ in levels)]
+    # Closer together, two would count as one alarm.
+    assert min(after - before for before, after in pairwise(raised)) / SAMPLES_PER_S > DEDUP_WINDOW_S
     hit = windows_hit(raised)
     assert sorted(number for number in hit if number) == [1, 2, 3, 4]
     assert hit.count(None) == 4
 
 
-def test_the_replay_reaches_a_failure_within_a_minute(levels: list[tuple[int, int | None]]) -> None:
+def test_the_replay_reaches_a_failure_soon(levels: list[tuple[int, int | None]]) -> None:
     critical = next(
         index for index, severity in levels if index > START_INDEX and severity == Severity.CRITICAL
     )
     cleared = next(index for index, severity in levels if index > critical and severity is None)
-    assert (critical - START_INDEX) / SAMPLES_PER_S <= 60
+    assert (critical - START_INDEX) / SAMPLES_PER_S <= 75
     assert (cleared - START_INDEX) / SAMPLES_PER_S <= 90
     assert windows_hit([START_INDEX]) == [None]
 

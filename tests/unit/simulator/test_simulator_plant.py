@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from simulated_detection import EPOCH_MS, Watch, rules_in
 
 from plantwire.schemas.identifiers import is_device_id, is_metric_name
 from plantwire.schemas.records import AlarmEvent, AlarmKind
@@ -14,6 +13,7 @@ from plantwire.schemas.severity import Severity
 from plantwire.simulator.machines import KINDS
 from plantwire.simulator.plant import FAULT_SPACING_S, Machine, build_plant
 from plantwire.simulator.signals import NO_FAULT, FaultPlan
+from tests.unit.simulator.simulated_detection import EPOCH_MS, Watch, rules_in
 
 RECOVERY_S = 20
 """Delays, deadbands and slow temperatures let an alarm outlast its fault by less than this."""
