@@ -33,6 +33,8 @@ export interface ConnectionListener {
   snapshot(snapshot: Snapshot, connectedAtMs: number): void;
   polled(devices: readonly Telemetry[], alarms: readonly Alarm[], askedAtMs: number): void;
   telemetry(message: Telemetry): void;
+  /** An earlier message that was asked for. */
+  caughtUp(message: Telemetry): void;
   alarm(alarm: Alarm, receivedMs: number): void;
   /** `count` messages were not what the contract says. */
   rejected(count: number): void;
@@ -94,10 +96,15 @@ export class Connection {
       const reason = (raw as { reason?: unknown } | null)?.reason;
       if (reason === "token-expired") this.signOut("The token has expired.");
     });
-    socket.on("telemetry", (raw: unknown) => this.takeTelemetry(raw));
+    socket.on("telemetry", (raw: unknown) => {
+      const message = parseTelemetry(raw);
+      if (message === null) this.listener.rejected(1);
+      else this.listener.telemetry(message);
+    });
     socket.on("catch-up", (raw: unknown) => {
-      if (!Array.isArray(raw)) this.listener.rejected(1);
-      else for (const entry of raw) this.takeTelemetry(entry);
+      const messages = parseList(raw, parseTelemetry);
+      if (messages.rejected > 0) this.listener.rejected(messages.rejected);
+      for (const message of messages.entries) this.listener.caughtUp(message);
     });
     for (const event of ["alarm", "alarm-updated", "alarm-cleared"]) {
       socket.on(event, (raw: unknown) => {
@@ -116,7 +123,7 @@ export class Connection {
     this.socket.connect();
   }
 
-  /** Asks for messages `from` to `to` (both included) of a device; they come as telemetry. */
+  /** Asks for messages `from` to `to` (both included) of a device; they come by `caughtUp`. */
   requestMissing(deviceId: string, from: number, to: number): void {
     if (this.socket?.connected === true) this.socket.emit("request-missing", { deviceId, from, to });
   }
@@ -201,12 +208,6 @@ export class Connection {
     this.pollTimer = undefined;
     this.pollAbort?.abort();
     this.pollAbort = null;
-  }
-
-  private takeTelemetry(raw: unknown): void {
-    const message = parseTelemetry(raw);
-    if (message === null) this.listener.rejected(1);
-    else this.listener.telemetry(message);
   }
 
   private setState(state: ConnectionState, detail: string): void {

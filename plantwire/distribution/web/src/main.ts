@@ -15,6 +15,7 @@ import { FrameLoop, type View } from "./frame";
 import { LatencyLog } from "./latency";
 import { TelemetryStore } from "./telemetry-store";
 import { forgetToken, keepToken, takeToken } from "./token";
+import { parseUnits, setPlantUnits } from "./units";
 import { AlarmsView } from "./view/alarms";
 import { AttentionView } from "./view/attention";
 import { DetailView, type ActiveLimit } from "./view/detail";
@@ -26,6 +27,7 @@ import { LoginView } from "./view/login";
 import { SEVERITY_RANK, type Alarm, type Severity } from "./wire";
 
 const SKEW_SHOWN_MS = 1_000;
+const UNITS_TIMEOUT_MS = 2_000;
 /** How many earlier messages of a device are asked for when it is opened: what the server gives at once. */
 const HISTORY_ASKED = 300;
 
@@ -87,6 +89,7 @@ const connection = new Connection({
     alarmsChanged();
   },
   telemetry: (message) => telemetry.apply(message, nowMs()),
+  caughtUp: (message) => telemetry.applyEarlier(message),
   alarm: (alarm, receivedMs) => {
     const change = alarms.apply(alarm, nowMs());
     if (!change.unseen) return;
@@ -170,6 +173,17 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("online", () => connection.retryNow());
 byId("sign-out").addEventListener("click", () => connection.signOut(""));
 
+/** The plant's units; without the file the page works, with fewer units. */
+async function loadUnits(): Promise<void> {
+  try {
+    const answer = await fetch("units.json", { signal: AbortSignal.timeout(UNITS_TIMEOUT_MS) });
+    if (answer.ok) setPlantUnits(parseUnits(await answer.json()));
+  } catch (error) {
+    console.warn("units.json cannot be read", error);
+  }
+}
+
 const token = takeToken();
+await loadUnits();
 if (token === null) connection.signOut("");
 else connection.open(token);

@@ -85,10 +85,15 @@ export class TelemetryStore {
     }
   }
 
-  /** Takes one live or caught-up message. */
+  /** Takes one live message. */
   apply(message: Telemetry, nowMs: number): void {
     this.received += 1;
     if (!this.take(message, nowMs)) this.late += 1;
+  }
+
+  /** Takes an earlier message that was asked for; it counts neither as received nor as late. */
+  applyEarlier(message: Telemetry): void {
+    this.take(message, 0);
   }
 
   private take(message: Telemetry, seenAtMs: number): boolean {

@@ -1,9 +1,9 @@
 /**
- * Units and labels of metrics, from their names.
+ * Units and labels of metrics.
  *
- * In: a metric name such as `temperature`, `bearing_temperature` or `flow_m3_h`. Out: a label, and a
- * unit where the name tells one.
- * Guarantees: a name that tells no unit gets none; no unit is guessed from a value.
+ * In: the plant's table (`units.json` beside the page), a metric's name such as `flow_m3_h`.
+ * Out: a label, and a unit where one is known.
+ * Guarantees: nothing is guessed: a metric that neither the table nor its own name gives a unit has none.
  * Not here: numbers (`format`).
  */
 
@@ -42,31 +42,39 @@ const SUFFIX_UNITS: readonly (readonly [suffix: string, unit: string])[] = [
   ["_s", "s"],
 ];
 
-// Quantities by the last word of the name, in the unit that Plantwire's simulated plant uses.
-const WORD_UNITS: Readonly<Record<string, string>> = {
-  temperature: "°C",
-  pressure: "bar",
-  vibration: "mm/s",
-  speed: "rpm",
-  current: "A",
-  voltage: "V",
-  power: "kW",
-  energy: "kWh",
-  flow: "m³/h",
-  level: "%",
-  humidity: "%",
-  load: "%",
-  torque: "Nm",
-  frequency: "Hz",
-  force: "kN",
-};
+/** Units by kind of device and metric. */
+export type UnitTable = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
-/** The unit that a metric's name tells, or "". */
-export function unitOf(metric: string): string {
+let plant: UnitTable = new Map();
+
+/** A units file: `{kind: {metric: unit}}`; what is not of that form is left out. */
+export function parseUnits(raw: unknown): UnitTable {
+  const table = new Map<string, ReadonlyMap<string, string>>();
+  for (const [kind, metrics] of entriesOf(raw)) {
+    const units = new Map<string, string>();
+    for (const [metric, unit] of entriesOf(metrics)) {
+      if (typeof unit === "string" && unit.length <= 12) units.set(metric, unit);
+    }
+    table.set(kind, units);
+  }
+  return table;
+}
+
+/** Makes `table` the plant's units, before anything is drawn. */
+export function setPlantUnits(table: UnitTable): void {
+  plant = table;
+}
+
+/** The unit of a metric by the plant's table, else as its name tells it, else "". */
+export function unitOf(kind: string, metric: string): string {
+  const told = plant.get(kind)?.get(metric);
+  if (told !== undefined) return told;
   const name = metric.toLowerCase();
-  for (const [suffix, unit] of SUFFIX_UNITS) if (name.endsWith(suffix) && name.length > suffix.length) return unit;
-  const word = name.slice(Math.max(name.lastIndexOf("_"), name.lastIndexOf("/"), name.lastIndexOf(" ")) + 1);
-  return WORD_UNITS[word] ?? "";
+  return SUFFIX_UNITS.find(([suffix]) => name.endsWith(suffix) && name.length > suffix.length)?.[1] ?? "";
+}
+
+function entriesOf(raw: unknown): [string, unknown][] {
+  return typeof raw === "object" && raw !== null && !Array.isArray(raw) ? Object.entries(raw) : [];
 }
 
 /** The metric's name for people: without a unit's suffix, words apart. */

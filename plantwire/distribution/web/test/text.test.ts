@@ -3,15 +3,22 @@ import { test } from "node:test";
 import { formatAge, formatExact, formatMs, formatNumber, formatValue } from "../src/format";
 import { backoffMs, isTokenRefusal } from "../src/retry";
 import { tidyToken, tokenInFragment } from "../src/token";
-import { labelOf, unitOf } from "../src/units";
+import { labelOf, parseUnits, setPlantUnits, unitOf } from "../src/units";
 
-test("units come from names only", () => {
-  assert.equal(unitOf("temperature"), "°C");
-  assert.equal(unitOf("bearing_temperature"), "°C");
-  assert.equal(unitOf("flow_m3_h"), "m³/h");
-  assert.equal(unitOf("vibration_mm_s"), "mm/s");
-  assert.equal(unitOf("outlet_c"), "°C");
-  assert.equal(unitOf("cycles"), "");
+test("units come from the plant's table, then from names, and are never guessed", () => {
+  setPlantUnits(parseUnits({ conveyor: { speed: "m/s", odd: 7 }, "nab-machine": { temperature: "°F" }, wrong: "x" }));
+  assert.equal(unitOf("conveyor", "speed"), "m/s");
+  assert.equal(unitOf("motor", "speed"), "");
+  assert.equal(unitOf("nab-machine", "temperature"), "°F");
+  assert.equal(unitOf("conveyor", "odd"), "");
+  assert.equal(unitOf("any", "flow_m3_h"), "m³/h");
+  assert.equal(unitOf("any", "vibration_mm_s"), "mm/s");
+  assert.equal(unitOf("any", "outlet_c"), "°C");
+  assert.equal(unitOf("any", "cycles"), "");
+  assert.equal(parseUnits(["no table"]).size, 0);
+});
+
+test("labels leave a unit's suffix out", () => {
   assert.equal(labelOf("vibration_mm_s"), "vibration");
   assert.equal(labelOf("bearing_temperature"), "bearing temperature");
 });

@@ -11,6 +11,7 @@
 import type { AlarmEntry, AlarmStore } from "../alarm-store";
 import { formatAge, formatExact, formatTime } from "../format";
 import type { View } from "../frame";
+import { kindOf } from "../telemetry-store";
 import { unitOf } from "../units";
 import { byId, make, setData, setSeverityShape, setText, severityShape, textIn } from "./dom";
 
@@ -154,7 +155,7 @@ export class AlarmsView implements View {
 }
 
 function readingOf({ alarm }: AlarmEntry): string {
-  const unit = unitOf(alarm.metric);
+  const unit = unitOf(kindOf(alarm.deviceId), alarm.metric);
   const spaced = unit === "" ? "" : ` ${unit}`;
   if (alarm.value === null) return alarm.metric;
   const limit = alarm.limit === null ? "" : `, limit ${formatExact(alarm.limit)}${spaced}`;

@@ -94,7 +94,7 @@ export class DetailView implements View {
     const metric = this.metricName === null ? undefined : device.metrics.get(this.metricName);
     for (const each of device.metrics.values()) {
       const { value, button } = this.buttons.get(each.name) ?? this.addChoice(each);
-      const unit = unitOf(each.name);
+      const unit = unitOf(device.kind, each.name);
       setText(value, unit === "" ? formatValue(each.value) : `${formatValue(each.value)} ${unit}`);
       button.setAttribute("aria-pressed", String(each === metric));
       button.disabled = each.trend === null;
@@ -135,7 +135,7 @@ export class DetailView implements View {
   private rebuild(): void {
     this.plot?.destroy();
     const colours = palette();
-    const unit = this.metricName === null ? "" : unitOf(this.metricName);
+    const unit = this.device === null || this.metricName === null ? "" : unitOf(this.device.kind, this.metricName);
     const axis = {
       stroke: colours.quiet,
       grid: { stroke: colours.line, width: 1 },
@@ -180,6 +180,7 @@ export class DetailView implements View {
     context.lineWidth = Math.max(1, devicePixelRatio);
     context.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
     context.textAlign = "right";
+    context.textBaseline = "middle";
     for (const { severity, limit } of this.limits()) {
       const y = Math.round(plot.valToPos(limit, "y", true));
       const colour = colours.severity[severity] ?? colours.ink;
@@ -189,8 +190,14 @@ export class DetailView implements View {
       context.moveTo(bbox.left, y);
       context.lineTo(bbox.left + bbox.width, y);
       context.stroke();
+      const label = `${severity.toLowerCase()} ${formatExact(limit)}`;
+      const right = bbox.left + bbox.width - 8 * devicePixelRatio;
+      const width = context.measureText(label).width;
+      const half = 9 * devicePixelRatio;
+      context.fillStyle = colours.panel;
+      context.fillRect(right - width - half / 2, y - half, width + half, 2 * half);
       context.fillStyle = colour;
-      context.fillText(`${severity.toLowerCase()} ${formatExact(limit)}`, bbox.left + bbox.width - 6, y - 5);
+      context.fillText(label, right, y);
     }
     context.restore();
   }

@@ -22,8 +22,8 @@ const RENDER_EVERY_MS = 200;
 /** For no longer than this do values give way to alarms that wait to be seen. */
 const YIELD_MAX_MS = 600;
 // The style sheet's measures (`style/devices.css`): what a group needs is known without asking the layout.
-const NAME_WIDTH_PX = 150;
-const CELL_WIDTH_PX = 108;
+const NAME_WIDTH_PX = 146;
+const CELL_WIDTH_PX = 106;
 const PADDING_PX = 12;
 const COLUMN_GAP_PX = 24;
 const COLUMN_MIN_PX = 640;
@@ -257,7 +257,7 @@ export class DevicesView implements View, TelemetryListener {
     const head = make("div", "cell-head");
     head.setAttribute("role", "columnheader");
     head.title = name;
-    head.append(make("span", "cell-head-name", labelOf(name)), make("span", "unit", unitOf(name)));
+    head.append(make("span", "cell-head-name", labelOf(name)), make("span", "unit", unitOf(group.kind, name)));
     group.head.append(head);
     for (const row of group.rows) this.addCell(row, name);
     const columns = group.columns.length;
@@ -288,7 +288,7 @@ export class DevicesView implements View, TelemetryListener {
     const root = make("div", "cell");
     root.setAttribute("role", "cell");
     root.dataset["metric"] = name;
-    const unit = unitOf(name);
+    const unit = unitOf(row.group.kind, name);
     const label = make("span", "cell-label", unit === "" ? labelOf(name) : `${labelOf(name)}, ${unit}`);
     label.setAttribute("aria-hidden", "true");
     const value = make("span", "cell-value");

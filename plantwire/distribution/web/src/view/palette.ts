@@ -7,6 +7,7 @@
 
 export interface Palette {
   readonly ink: string;
+  readonly panel: string;
   readonly quiet: string;
   readonly line: string;
   readonly trend: string;
@@ -38,6 +39,7 @@ function read(): Palette {
   const colour = (name: string): string => style.getPropertyValue(name).trim();
   return {
     ink: colour("--ink"),
+    panel: colour("--panel"),
     quiet: colour("--ink-quiet"),
     line: colour("--line"),
     trend: colour("--trend"),

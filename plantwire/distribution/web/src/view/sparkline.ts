@@ -15,7 +15,7 @@ import type { Trend } from "../trend";
 const WINDOW_MIN_MS = 60_000;
 const WINDOW_MAX_MS = 4 * 60_000;
 const GAP_MS = 10_000;
-const WIDTH = 46;
+const WIDTH = 42;
 const HEIGHT = 20;
 const TOP = 3;
 const POINT_EVERY_MS = WINDOW_MAX_MS / WIDTH / 2;
