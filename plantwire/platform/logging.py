@@ -13,8 +13,11 @@ def configure_logging(level: str, process: str) -> None:
     threshold = logging.getLevelNamesMapping().get(level.upper())
     if threshold is None:
         raise SystemExit(f"PLANTWIRE_LOG_LEVEL is {level!r}; it takes debug, info, warning or error.")
+    # Plain tracebacks: rich ones print local variables, and a secret may be among them.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

@@ -90,6 +90,8 @@ class TokenAuthority:
             raise TokenError("token expired") from None
         except jwt.PyJWTError as error:
             raise TokenError(f"token not valid: {error}") from None
+        except RecursionError:
+            raise TokenError("token not valid: nested too deeply") from None
         return _claims(body)
 
 
