@@ -8,7 +8,11 @@ Not here: which processes there are (`bench.stack_processes`, `bench.detection`)
 
 from __future__ import annotations
 
+import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -66,3 +70,35 @@ def family(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def thread_times_s(processes: Iterable[psutil.Process]) -> dict[str, float]:
+    """CPU seconds by thread name, numbers left out; empty where the system does not tell (not Linux)."""
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    times: defaultdict[str, float] = defaultdict(float)
+    for process in processes:
+        for task in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+            try:
+                stat = task.read_text("utf-8", "replace")
+            except OSError:
+                continue  # a thread that has just ended
+            name, used = parse_thread_stat(stat)
+            times[name] += used / ticks_per_s
+    return dict(times)
+
+
+def parse_thread_stat(stat: str) -> tuple[str, int]:
+    """Name (numbers left out) and CPU ticks of a line as /proc/PID/task/TID/stat has it, see proc(5)."""
+    begin, end = stat.index("("), stat.rindex(")")
+    fields = stat[end + 2 :].split()
+    user, system = int(fields[11]), int(fields[12])
+    return re.sub(r"\d+", "", stat[begin + 1 : end]).strip("#-: ") or "unnamed", user + system
+
+
+def top_differences(begin: Mapping[str, float], end: Mapping[str, float], count: int) -> dict[str, float]:
+    """The `count` largest growths, largest first, rounded to ms; the rest as `other`."""
+    grown = {name: used - begin.get(name, 0.0) for name, used in end.items()}
+    ordered = sorted(grown.items(), key=lambda item: -item[1])
+    shown = {name: round(used, 3) for name, used in ordered[:count]}
+    rest = sum(used for _, used in ordered[count:])
+    return {**shown, "other": round(rest, 3)} if len(ordered) > count else shown

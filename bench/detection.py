@@ -192,6 +192,10 @@ def print_figures(console: Console, figures: dict[str, Any], ratios: dict[str, f
             f"{found['rss_mib'].median:,.0f}",
         )
     console.print(table)
+    for name, found in figures.items():
+        last = found["runs"][-1]
+        threads = ", ".join(f"{thread} {used:.1f} s" for thread, used in last.cpu_by_thread_s.items())
+        console.print(f"{name}, last run, threads: {threads} of {last.wall_s:.1f} s", markup=False)
     for name, ratio in ratios.items():
         console.print(f"{name}: {ratio:.2f}")
 

@@ -14,15 +14,16 @@ from typing import Final
 import msgspec
 
 from bench.alarm_topic import AlarmTopicReader
-from bench.cpu import take_moment, usage_between
+from bench.cpu import take_moment, thread_times_s, top_differences, usage_between
 from bench.engine_processes import Engine, on_cpus
 from bench.frame_plan import MARK_RULE, METRICS_PER_FRAME, FramePlan, device_number
 from bench.progress import Progress
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 
-WINDOW_BEGIN: Final = 0.1
+WINDOW_BEGIN: Final = 0.2
 STALL_TIMEOUT_S: Final = 60.0
 QUIET_S: Final = 1.0
+THREADS_SHOWN: Final = 8
 
 AlarmKey = tuple[str, int, str, int]
 """(alarm id, revision, kind, severity)."""
@@ -40,6 +41,8 @@ class EngineRun(msgspec.Struct, frozen=True):
     cpu_s: dict[str, float]
     """By part of the engine, within the window."""
     cpu_total_s: float
+    cpu_by_thread_s: dict[str, float]
+    """The engine's busiest threads by name, within the window: what bounds it."""
     machine_busy_s: float
     """All processes of the machine within the window: the engine, Kafka, this one, whatever else ran."""
     samples_per_s: float
@@ -74,6 +77,7 @@ def _follow(
     events: list[AlarmEvent] = []
     begin = None
     begin_s = begin_frames = 0.0
+    begin_threads: dict[str, float] = {}
     last_s = time.monotonic()
     while not progress.complete:
         if more := reader.read(0.1):
@@ -82,8 +86,10 @@ def _follow(
             _note_marks(progress, plan, base_ms, more, last_s)
         if begin is None and progress.reached(WINDOW_BEGIN):
             begin, begin_s, begin_frames = take_moment(engine.parts()), last_s, progress.frames
+            begin_threads = _thread_times_s(engine)
         _check(engine, progress, time.monotonic() - last_s)
     end = take_moment(engine.parts())
+    end_threads = _thread_times_s(engine)
     rss_mib = sum(p.memory_info().rss for part in engine.parts().values() for p in part) / 2**20
     # Alarms of other partitions may still be on their way.
     events += reader.read_until_quiet(QUIET_S)
@@ -103,6 +109,7 @@ def _follow(
         wall_s=round(wall_s, 3),
         cpu_s=usage.by_part_s,
         cpu_total_s=round(cpu_total_s, 3),
+        cpu_by_thread_s=top_differences(begin_threads, end_threads, THREADS_SHOWN),
         machine_busy_s=usage.machine_busy_s,
         samples_per_s=round(frames * METRICS_PER_FRAME / wall_s, 1),
         samples_per_cpu_s=round(frames * METRICS_PER_FRAME / cpu_total_s, 1),
@@ -112,6 +119,10 @@ def _follow(
         doubled_events=len(events) - len(keys),
     )
     return run, keys
+
+
+def _thread_times_s(engine: Engine) -> dict[str, float]:
+    return thread_times_s(process for part in engine.parts().values() for process in part)
 
 
 def _note_marks(

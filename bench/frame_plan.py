@@ -42,6 +42,8 @@ CRITICAL: Final = 2
 # What one episode does to its metric, a level per round: up in two steps, back in two.
 EPISODE: Final = (HIGH,) * 4 + (CRITICAL,) * 8 + (HIGH,) * 3
 EPISODE_GAP_ROUNDS: Final = (200, 400)
+# No delay may still run when the frames end: an engine with timers would let it pass, others could not.
+QUIET_END_ROUNDS: Final = 10
 
 RULES: Final = (
     *(
@@ -138,7 +140,7 @@ class FramePlan(msgspec.Struct, frozen=True):
         for device in range(self.devices):
             rounds: dict[int, Template] = {}
             begin = rng.randint(0, EPISODE_GAP_ROUNDS[1])
-            while begin < self.rounds:
+            while begin + len(EPISODE) + QUIET_END_ROUNDS <= self.rounds:
                 metric = rng.randrange(len(PHYSICAL_METRICS))
                 for step, level in enumerate(EPISODE):
                     rounds[begin + step] = Template(device, (begin + step) % self.variants, metric, level)

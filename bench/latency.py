@@ -53,6 +53,7 @@ class KneeStep(msgspec.Struct, frozen=True):
     doubled: int
     generator_late_ms: Distribution | None
     cores_by_part: dict[str, float]
+    other_cores: float
 
 
 def holds(run: LatencyRun) -> bool:
@@ -91,6 +92,7 @@ def find_knee(
                 doubled=run.delivered.doubled,
                 generator_late_ms=run.load.late_ms,
                 cores_by_part=run.cores_by_part,
+                other_cores=run.other_cores,
             )
         )
         verdict = "holds" if held else "does not hold"
@@ -145,7 +147,7 @@ def print_run(console: Console, run: LatencyRun) -> None:
     cores = Table("part", "cores", title="Processor time within the window")
     for part, used in sorted(run.cores_by_part.items(), key=lambda item: -item[1]):
         cores.add_row(part, f"{used:.2f}")
-    cores.add_row("everything on this machine", f"{run.cpu.machine_busy_s / run.window_s:.2f}")
+    cores.add_row("anything else on this machine", f"{run.other_cores:.2f}")
     console.print(cores)
     load = run.load
     console.print(

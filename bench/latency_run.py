@@ -47,6 +47,8 @@ class LatencyRun(msgspec.Struct, frozen=True):
     window_s: float
     cores_by_part: dict[str, float]
     """CPU seconds per second, within the window."""
+    other_cores: float
+    """What all else on this machine used: near nothing when it is quiet."""
     telemetry_messages_per_s: float
     """At all clients together, within the window."""
     disconnected: tuple[str, ...]
@@ -131,6 +133,7 @@ async def run_latency(stack: Stack, plan: LoadPlan, clients: int, official: int,
         cpu=usage,
         window_s=round(window_s, 3),
         cores_by_part={part: round(used / window_s, 3) for part, used in usage.by_part_s.items()},
+        other_cores=round((usage.machine_busy_s - sum(usage.by_part_s.values())) / window_s, 3),
         telemetry_messages_per_s=round(telemetry / window_s, 1),
         disconnected=(*receipts.disconnected, *official_receipts.disconnected),
         pending_records=pending,

@@ -90,6 +90,14 @@ def test_each_mark_raises_one_alarm_and_alarms_are_sparse() -> None:
     }
 
 
+def test_all_is_normal_again_when_the_frames_end() -> None:
+    plan = FramePlan(rounds=600, devices=8, partitions=4, marks=100)
+    latest = {event.alarm_id: event.kind for event in detect_all(plan) if event.rule_id != MARK_RULE}
+    assert set(latest.values()) == {AlarmKind.CLEARED}
+    last_rounds = [max(rounds) for rounds in plan.templates() if rounds]
+    assert max(last_rounds) < plan.rounds - 5
+
+
 def test_a_mark_is_found_again_by_its_device_and_time() -> None:
     plan = FramePlan(rounds=60, devices=200, marks=10)
     for device in (0, 57, 199):
