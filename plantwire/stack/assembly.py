@@ -84,13 +84,24 @@ def assemble(settings: StackSettings, secret: str | None, *, simulator: bool) ->
     return parts
 
 
+def flink_installation(settings: StackSettings) -> FlinkInstallation:
+    """The cluster's files: HOME/flink, with logs in HOME/logs/flink."""
+    home = settings.home
+    return FlinkInstallation(
+        home / "flink", home / "logs" / "flink", settings.flink_port, settings.flink_rpc_port
+    )
+
+
+def flink_jobs(settings: StackSettings, installation: FlinkInstallation) -> FlinkJobs:
+    """The cluster's jobs, with the memory of where each goes on from."""
+    return FlinkJobs(installation, settings.addresses().flink, settings.home / "flink" / "jobs.json")
+
+
 def _flink(settings: StackSettings) -> tuple[list[Part], list[str], list[Job]]:
     """The cluster's parts (the one to ask first), the names of its TaskManagers, and the jobs."""
-    home, logs = settings.home, settings.home / "logs"
+    logs = settings.home / "logs"
     addresses, variables = settings.addresses(), settings.variables()
-    installation = FlinkInstallation(
-        home / "flink", logs / "flink", settings.flink_port, settings.flink_rpc_port
-    )
+    installation = flink_installation(settings)
     parts: list[Part]
     workers: list[str] = []
     if settings.is_external("flink"):
@@ -104,11 +115,11 @@ def _flink(settings: StackSettings) -> tuple[list[Part], list[str], list[Job]]:
         ]
         workers = [manager.name for manager in managers]
         parts = [JobManager(installation, settings.flink_port, logs / "jobmanager.log"), *managers]
-    flink_jobs = FlinkJobs(installation, addresses.flink, home / "flink" / "jobs.json")
+    known = flink_jobs(settings, installation)
     jobs = [
         Job(
             name,
-            flink_jobs,
+            known,
             JOBS_SCRIPT,
             variables,
             settings.savepoint_timeout_s,

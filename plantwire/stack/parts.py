@@ -17,7 +17,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from plantwire.platform.rule_topic import RuleTopicError, publish_rules, read_rules
+from plantwire.platform.rule_topic import publish_rules, read_rules
+from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas.rule_files import Refused
 from plantwire.schemas.topics import TOPICS
 from plantwire.stack.errors import StackError
@@ -161,7 +162,7 @@ class Rules(Fixture):
                 raise StackError("; ".join(str(problem) for problem in wanted.problems))
             plan = plan_rules(in_force, wanted, prune=False)
             publish_rules(self._bootstrap, [change.rule for change in plan.changes], KAFKA_TIMEOUT_S)
-        except RuleTopicError as error:
+        except TopicError as error:
             raise StackError(f"The alarm rules cannot be published: {error}") from None
 
     def probe(self) -> str | None:

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from plantwire.platform.rule_topic import RuleTopicError, publish_rules, read_rules
+from plantwire.platform.rule_topic import publish_rules, read_rules
+from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas.records import AlarmRule
 from plantwire.schemas.rule_files import Refused
 from plantwire.schemas.severity import Severity
@@ -71,7 +72,7 @@ def apply_rules(
 ) -> RulePlan | Refused:
     """Put the rules of `paths` into force; nothing is published when one of them is wrong.
 
-    Raises `RuleTopicError` where Kafka or the topic is not there.
+    Raises `TopicError` where Kafka or the topic is not there.
     """
     wanted = load_rules(paths)
     if isinstance(wanted, Refused):
@@ -90,7 +91,7 @@ def apply(paths: Paths, prune: Prune = False, kafka: Bootstrap = None, timeout_s
     """
     try:
         plan = apply_rules(_bootstrap(kafka), paths, prune=prune, timeout_s=timeout_s)
-    except RuleTopicError as error:
+    except TopicError as error:
         _fail(str(error))
     if isinstance(plan, Refused):
         _refuse(plan, "nothing was published, the rules in force stay")
@@ -114,7 +115,7 @@ def diff(paths: Paths, prune: Prune = False, kafka: Bootstrap = None, timeout_s:
         _refuse(wanted, "not valid")
     try:
         plan = plan_rules(read_rules(_bootstrap(kafka), timeout_s), wanted, prune=prune)
-    except RuleTopicError as error:
+    except TopicError as error:
         _fail(str(error))
     _print_plan(plan)
     if plan.changes:
@@ -131,7 +132,7 @@ def list_rules(
     """Show the rules in force."""
     try:
         in_force = read_rules(_bootstrap(kafka), timeout_s)
-    except RuleTopicError as error:
+    except TopicError as error:
         _fail(str(error))
     rules = sorted((r for r in in_force.values() if retired or not r.retired), key=lambda r: r.rule_id)
     if as_json:

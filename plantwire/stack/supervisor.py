@@ -28,7 +28,7 @@ from typing import IO, Any
 import structlog
 
 from plantwire.platform.logging import configure_logging
-from plantwire.stack.assembly import Assembly, assemble
+from plantwire.stack.assembly import Assembly, assemble, flink_installation, flink_jobs
 from plantwire.stack.checks import require_startable
 from plantwire.stack.child import Child, State
 from plantwire.stack.commands import end_commands
@@ -241,6 +241,8 @@ def main() -> None:
             failed = Snapshot(identity, "failed", recorded(settings), simulator, failure=str(error))
             write_snapshot(settings.home, failed)
             raise SystemExit(str(error)) from None
+        # Now, because no job runs that could be writing what looks unused.
+        flink_jobs(settings, flink_installation(settings)).prune()
         supervisor = Supervisor(settings, parts, identity, simulator=simulator)
         signal.signal(signal.SIGTERM, supervisor.ask_end)
         signal.signal(signal.SIGINT, supervisor.ask_end)
