@@ -150,7 +150,7 @@ export class AlarmsView implements View {
     setText(row.reading, readingOf(entry));
     setText(row.count, alarm.count > 1 ? `×${alarm.count}` : "");
     row.count.hidden = alarm.count <= 1;
-    setText(row.time, formatTime(alarm.raisedAt));
+    setText(row.time, formatTime(entry.clearedAtMs ?? alarm.raisedAt));
   }
 }
 

@@ -11,6 +11,7 @@ import { formatMs } from "../format";
 import type { View } from "../frame";
 import {
   BUDGETS,
+  percentile,
   STAGES,
   summarise,
   summariseGroup,
@@ -24,6 +25,7 @@ import { byId, make, setData, setText, textIn } from "./dom";
 
 const BARS = 20;
 const SCALE_MIN_MS = 110;
+const OPEN_KEY = "plantwire.latency-open";
 const FILTER_KEY = "plantwire.latency-critical";
 
 interface StageRow {
@@ -86,6 +88,18 @@ export class LatencyView implements View {
     this.whole = { p50: textIn(p50), p95: textIn(p95) };
     this.buildChart();
 
+    const toggle = byId<HTMLButtonElement>("latency-toggle");
+    const showBody = (open: boolean): void => {
+      byId("latency-body").hidden = !open;
+      toggle.setAttribute("aria-expanded", String(open));
+      setText(toggle, open ? "Hide" : "Show");
+    };
+    showBody(localStorage.getItem(OPEN_KEY) !== "false");
+    toggle.addEventListener("click", () => {
+      const open = byId("latency-body").hidden !== false;
+      localStorage.setItem(OPEN_KEY, String(open));
+      showBody(open);
+    });
     this.filter.checked = localStorage.getItem(FILTER_KEY) === "true";
     this.filter.addEventListener("change", () => {
       localStorage.setItem(FILTER_KEY, String(this.filter.checked));
@@ -160,12 +174,14 @@ export class LatencyView implements View {
 
   private renderBars(samples: readonly LatencySample[]): void {
     const totals = samples.map((sample) => sum(sample.stagesMs));
-    const scaleMs = niceScale(Math.max(SCALE_MIN_MS, ...totals));
+    // One very slow alarm must not flatten the others: its bar is cut off, its number is not.
+    const scaleMs = niceScale(Math.max(SCALE_MIN_MS, 1.3 * (percentile(totals, 0.75) ?? 0)));
     for (const [index, text] of this.scaleTexts.entries()) setText(text, String((scaleMs * index) / 2));
     this.limitLine.style.bottom = `${(WHOLE_BUDGET.p99Ms / scaleMs) * 100}%`;
     for (const [index, bar] of this.bars.entries()) {
       const sample = samples[index];
       setData(bar.root, "severity", sample?.severity ?? null);
+      setData(bar.root, "cut", (totals[index] ?? 0) > scaleMs ? "true" : null);
       setText(bar.total, sample === undefined ? "" : formatMs(totals[index] ?? null).replace(/\.\d$/, ""));
       bar.root.title = sample === undefined ? "" : describe(sample);
       for (const [stage, part] of bar.parts.entries()) {
