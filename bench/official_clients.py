@@ -25,9 +25,12 @@ NAMESPACE: Final = "/telemetry"
 ALARM_EVENTS: Final = ("alarm", "alarm-updated", "alarm-cleared")
 
 
-def make_client(client: int, recorder: Recorder) -> Any:
-    """A client that records its alarms."""
+def make_client(client: int, recorder: Recorder, settled: asyncio.Event) -> Any:
+    """A client that records its alarms; `settled` is set when it holds the initial state."""
     made = socketio.AsyncClient(reconnection=False)
+
+    def on_initial_state(_state: Any) -> None:
+        settled.set()
 
     def recording(event: str) -> Callable[[Any], None]:
         def on_alarm(alarm: Any) -> None:
@@ -44,6 +47,7 @@ def make_client(client: int, recorder: Recorder) -> Any:
 
     for event in ALARM_EVENTS:
         made.on(event, recording(event), namespace=NAMESPACE)
+    made.on("initial-state", on_initial_state, namespace=NAMESPACE)
     made.on("telemetry", on_telemetry, namespace=NAMESPACE)
     made.on("disconnect", on_disconnect, namespace=NAMESPACE)
     return made
@@ -52,9 +56,10 @@ def make_client(client: int, recorder: Recorder) -> Any:
 async def run(order: ClientOrder) -> None:
     """Connect all, follow them until standard input ends, write the receipts."""
     recorder = Recorder()
-    clients = [make_client(order.first_client + n, recorder) for n in range(order.count)]
+    settled = [asyncio.Event() for _ in range(order.count)]
+    clients = [make_client(order.first_client + n, recorder, event) for n, event in enumerate(settled)]
     try:
-        for client in clients:
+        for client, event in zip(clients, settled, strict=True):
             await client.connect(
                 order.url,
                 namespaces=[NAMESPACE],
@@ -62,7 +67,9 @@ async def run(order: ClientOrder) -> None:
                 auth={"token": order.token},
                 wait_timeout=CONNECT_TIMEOUT_S,
             )
-    except socketio.exceptions.ConnectionError as error:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await event.wait()
+    except (socketio.exceptions.ConnectionError, TimeoutError) as error:
         tell({"event": "refused", "reason": str(error)})
         raise SystemExit(1) from None
     tell({"event": "ready"})

@@ -29,7 +29,7 @@ NAMESPACE: Final = b"/telemetry"
 EVENT_PREFIX: Final = b"42" + NAMESPACE + b","
 ALARM_PREFIX: Final = EVENT_PREFIX + b'["alarm'
 TELEMETRY_PREFIX: Final = EVENT_PREFIX + b'["telemetry'
-CONNECTED_PREFIX: Final = b"40" + NAMESPACE
+INITIAL_STATE_PREFIX: Final = EVENT_PREFIX + b'["initial-state"'
 REFUSED_PREFIX: Final = b"44" + NAMESPACE
 OPEN_PACKET: Final = b"0"
 PING_PACKET: Final = b"2"
@@ -54,7 +54,9 @@ class RefusedError(Exception):
 
 
 async def open_connection(url: str, token: str) -> ClientConnection:
-    """A WebSocket that has joined the namespace; raises RefusedError with the server's reason."""
+    """A WebSocket that has joined the namespace and holds the initial state: from there on every alarm
+    comes as an event. Raises RefusedError with the server's reason.
+    """
     address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     socket = await connect(
         address,
@@ -69,7 +71,7 @@ async def open_connection(url: str, token: str) -> ClientConnection:
             raise RefusedError(f"no Engine.IO open packet but {packet[:80]!r}")
         auth = msgspec.json.encode({"token": token})
         await socket.send((b"40" + NAMESPACE + b"," + auth).decode())
-        while not (packet := await socket.recv(decode=False)).startswith(CONNECTED_PREFIX):
+        while not (packet := await socket.recv(decode=False)).startswith(INITIAL_STATE_PREFIX):
             if packet.startswith(REFUSED_PREFIX):
                 raise RefusedError(packet[len(REFUSED_PREFIX) :].decode("utf-8", "replace"))
             if packet == PING_PACKET:
