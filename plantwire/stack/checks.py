@@ -25,7 +25,7 @@ from plantwire.stack.settings import StackSettings
 
 GIB = 1024**3
 DISK_MIN_BYTES = 2 * GIB
-MEMORY_MIN_BYTES = 5 * GIB
+MEMORY_MIN_BYTES = 4 * GIB
 OPEN_FILES_MIN = 8192
 
 

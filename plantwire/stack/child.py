@@ -31,6 +31,7 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     PAUSING = "pausing"
+    STOPPED = "stopped"
 
 
 class Backoff:
@@ -95,6 +96,12 @@ class Child:
     def well(self) -> bool:
         """Ready, and nothing said against it."""
         return self.state is State.READY and self.unwell is None
+
+    def stop(self) -> None:
+        """End the part for good; returns when it is gone, and may take its time."""
+        self.part.stop()
+        self.unwell = None
+        self.state = State.STOPPED
 
     def step(self, well: frozenset[str]) -> None:
         """Look at the part and do what is due; `well` names the parts that are."""

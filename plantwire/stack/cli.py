@@ -96,7 +96,7 @@ def up(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         launch.ask_end()
-        with Progress(_console) as progress:
+        with Progress(_console, keep=False) as progress:
             code = launch.follow(progress.show)
         _console.print("Plantwire is down.")
     if code != 0:
@@ -109,7 +109,7 @@ def up(
 def down() -> None:
     """Stop everything: Flink jobs with a savepoint, from which the next `up` goes on."""
     settings = load_settings()
-    with Progress(_console) as progress:
+    with Progress(_console, keep=False) as progress:
         ended = launcher.end(settings, progress.show)
     _console.print("Plantwire is down." if ended else "Plantwire was not running.")
 

@@ -1,7 +1,7 @@
 """What a person sees while the stack starts and stops: a live table on a terminal, else plain lines.
 
 In: snapshots, one after the other. Out: text on stderr. Guarantees: nothing is shown twice in plain mode;
-the table is left on the screen as it was last.
+the table of a start stays on the screen, that of a stop goes with what it showed.
 Not here: where snapshots come from (launcher.py).
 """
 
@@ -26,16 +26,17 @@ WORDS = {
     State.STARTING: "starts",
     State.READY: "ready",
     State.PAUSING: "ended, tries again",
+    State.STOPPED: "stopped",
 }
 
 
 class Progress:
     """Shows how a start or a stop goes on. A context manager."""
 
-    def __init__(self, console: Console, *, live: bool = True) -> None:
+    def __init__(self, console: Console, *, live: bool = True, keep: bool = True) -> None:
         self._console = console
         table = live and console.is_terminal
-        self._live = Live(console=console, refresh_per_second=8) if table else None
+        self._live = Live(console=console, refresh_per_second=8, transient=not keep) if table else None
         self._spinner = Spinner("dots")
         self._said: set[str] = set()
         self._seen_s: dict[tuple[str, str], float] = {}
@@ -86,8 +87,8 @@ class Progress:
             mark, words = Text("●", "green"), Text("ready", "green")
             seconds = "" if part.started_after_s is None else f"{part.started_after_s:4.1f} s"
             return mark, Text(part.name), words, Text(seconds, "dim")
-        if part.state == State.WAITING:
-            mark, words, seconds = Text("·", "dim"), Text(WORDS[State.WAITING], "dim"), ""
+        if part.state in (State.WAITING, State.STOPPED):
+            mark, words, seconds = Text("·", "dim"), Text(WORDS[State(part.state)], "dim"), ""
         else:
             mark, words, seconds = self._spinner, Text(WORDS[State(part.state)]), f"{since_s:4.0f} s"
         if part.restarts and part.reason:

@@ -128,7 +128,7 @@ class Supervisor:
         for round_ in _rounds(self._children):
             self._stopping = [child.part.name for child in round_]
             self._write()
-            stops = [(child.part.name, self._workers.submit(child.part.stop)) for child in round_]
+            stops = [(child.part.name, self._workers.submit(child.stop)) for child in round_]
             for name, stop in stops:
                 if (error := stop.exception()) is not None:
                     _log.error("part did not stop", part=name, error=str(error))
