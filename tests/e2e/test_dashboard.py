@@ -132,7 +132,7 @@ class Page:
         """What the browser logged as an error, but for a server that is away or not ready yet."""
         return [
             entry["message"]
-            for entry in self.driver.get_log("browser")
+            for entry in self.driver.get_log("browser")  # type: ignore[no-untyped-call]
             if entry["level"] == "SEVERE"
             and not any(word in entry["message"] for word in ("ERR_CONNECTION", "status of 503"))
         ]
