@@ -1,7 +1,7 @@
 """`python -m bench.latency`: a critical alarm from a device to many screens, under load, by stage.
 
-In: command line. Out: bench/results/latency.json and tables; exit code 0 when it ran, whether or not its
-targets hold.
+In: command line. Out: bench/results/latency.json (latency-main.json, latency-knee.json for a part alone) and
+tables; exit code 0 when it ran, whether or not its targets hold.
 Guarantees: open-loop load through the real gateway, Kafka, Flink, Redis and distribution processes on this
 machine; every (alarm, client) pair counts; nothing is left out as an outlier.
 Not here: what a figure means (README.md), one run (`bench.latency_run`).
@@ -244,8 +244,10 @@ def main() -> None:
     parameters = {
         name: value for name, value in vars(arguments).items() if name not in ("results", "use_running")
     }
+    # A part alone must not replace the whole result.
+    name = "latency" if arguments.part == "all" else f"latency-{arguments.part}"
     outcome = report.make_report(
-        "latency",
+        name,
         parameters={**parameters, "own_stack": not arguments.use_running, "metrics_per_frame": 10},
         figures=figures,
         ratios={},
