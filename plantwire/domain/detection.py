@@ -11,8 +11,8 @@ Not here: clocks, Flink, Kafka, Redis (`udfs`); one rule on one value (`domain.l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Iterable, Sequence
+from math import inf, isfinite
 from typing import Final, NamedTuple, TypedDict
 
 from plantwire.domain.limits import NORMAL, LevelChange, LimitState, evaluate, expire
@@ -22,6 +22,8 @@ from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, AlarmKind, Alarm
 from plantwire.schemas.severity import Severity
 
 DEDUP_WINDOW_MS: Final = 60_000
+# A device has a few sets of metrics that it sends together; one that has many is not worth a memory.
+_BANDS_REMEMBERED: Final = 64
 
 
 class Alarm(NamedTuple):
@@ -71,62 +73,105 @@ class DeviceDetector:
     `state` is replaced, never changed in place: whoever stores it sees by identity whether it must.
     """
 
-    __slots__ = ("_newest_ms", "_rules", "device_id", "site", "state")
+    __slots__ = ("_bands", "_newest_ms", "_passed_ms", "_rules", "device_id", "site", "state")
 
     def __init__(self, device_id: str, rules: DeviceRules, state: DeviceState | None = None) -> None:
         self.device_id = device_id
         self.site = ""
         self.state: DeviceState = state or {}
-        self._newest_ms: dict[str, int] = {}
         self._rules = rules
+        # Event time of the newest value, per metric that has rules; what `passes` let by is folded in late.
+        self._newest_ms: dict[str, int] = {}
+        self._passed_ms: dict[tuple[str, ...], int] = {}
+        self._bands: dict[tuple[str, ...], tuple[tuple[float, float], ...]] = {}
 
     def take_rules(self, rules: DeviceRules, now_ms: int) -> list[AlarmEvent]:
         """Use other rules from now on; alarms of rules that no longer apply clear, at `now_ms`."""
         self._rules = rules
+        self._bands.clear()
         return self.run_timers(now_ms)
 
+    def passes(self, names: tuple[str, ...], numbers: Sequence[float], event_ms: int) -> bool:
+        """Whether a frame changes nothing: nothing is remembered, and every number is where no rule is
+        violated. Most frames of a healthy plant end here. `names` are those of `numbers`.
+        """
+        if self.state:
+            return False
+        bands = self._bands.get(names)
+        if bands is None:
+            bands = self._learn_bands(names)
+        for number, (low, high) in zip(numbers, bands, strict=True):
+            if not low <= number <= high:
+                return False
+        if event_ms > self._passed_ms.get(names, 0):
+            self._passed_ms[names] = event_ms
+        return True
+
     def take_frame(self, frame: FrameFields) -> list[AlarmEvent]:
-        """Evaluate a frame's good, finite numbers; text and other qualities are passed over."""
+        """Evaluate a frame's good numbers; text and other qualities are passed over."""
+        frame_ms = frame["event_time_ms"]
+        return self.take_readings(
+            (
+                (metric["name"], metric["number"], metric["event_time_ms"] or frame_ms)
+                for metric in frame["metrics"]
+                if metric["number"] is not None and metric["quality"] == QUALITY_GOOD
+            ),
+            frame["site"],
+        )
+
+    def take_readings(self, readings: Iterable[tuple[str, float, int]], site: str) -> list[AlarmEvent]:
+        """Evaluate (metric, number, event time) readings, all of good quality; infinities and NaN are
+        passed over.
+        """
         events: list[AlarmEvent] = []
         before = after = self.state
-        frame_ms = frame["event_time_ms"]
         for_metric = self._rules.for_metric
         newest_ms = self._newest_ms
-        for metric in frame["metrics"]:
-            name = metric["name"]
+        if self._passed_ms:
+            self._fold_in_passed()
+        for name, value, event_ms in readings:
             found = for_metric(name)
-            if not found:
+            if not found or not isfinite(value):
                 continue
-            value = metric["number"]
-            if value is None or metric["quality"] != QUALITY_GOOD:
-                continue
-            event_ms = metric["event_time_ms"] or frame_ms
             late = event_ms < newest_ms.get(name, 0)
             if not late:
                 newest_ms[name] = event_ms
             for compiled in found:
-                in_band = compiled.safe_low <= value <= compiled.safe_high
-                if in_band and not after:
-                    continue
-                key = (compiled.rule.rule_id, name)
-                tracked = after.get(key)
+                tracked = after.get((compiled.rule.rule_id, name))
                 if tracked is None:
-                    if in_band or not isfinite(value):
+                    if compiled.safe_low <= value <= compiled.safe_high:
                         continue
                     tracked = Tracked(LimitState(), None)
-                elif not isfinite(value):
-                    continue
                 limit, changes = evaluate(compiled, tracked.limit, value, event_ms, late=late)
                 if limit is tracked.limit:
                     continue
                 if after is before:
                     after = dict(before)
-                self.site = frame["site"]
-                _store(
-                    after, key, self._follow(compiled.rule, name, tracked, limit, changes, events), event_ms
-                )
+                self.site = site
+                followed = self._follow(compiled.rule, name, tracked, limit, changes, events)
+                _store(after, (compiled.rule.rule_id, name), followed, event_ms)
         self.state = after
         return events
+
+    def _learn_bands(self, names: tuple[str, ...]) -> tuple[tuple[float, float], ...]:
+        bands = []
+        for name in names:
+            found = self._rules.for_metric(name)
+            low = max((compiled.safe_low for compiled in found), default=-inf)
+            high = min((compiled.safe_high for compiled in found), default=inf)
+            bands.append((low, high))
+        if len(self._bands) >= _BANDS_REMEMBERED:
+            self._bands.clear()
+        self._bands[names] = tuple(bands)
+        return self._bands[names]
+
+    def _fold_in_passed(self) -> None:
+        newest_ms = self._newest_ms
+        for names, passed_ms in self._passed_ms.items():
+            for name in names:
+                if passed_ms > newest_ms.get(name, 0) and self._rules.for_metric(name):
+                    newest_ms[name] = passed_ms
+        self._passed_ms.clear()
 
     def run_timers(self, now_ms: int) -> list[AlarmEvent]:
         """Let delays that ended by `now_ms` (event time) take effect, forget what is over, and clear the

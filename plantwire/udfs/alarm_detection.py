@@ -19,11 +19,12 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedBroadcastProcessFunction, OutputTag
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
-from plantwire.domain.admission import is_too_far_ahead
+from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
+from plantwire.schemas.frame_layout import FrameReader
 from plantwire.schemas.records import AlarmEvent, AlarmRule
 from plantwire.udfs.critical_path import CriticalPath
 from plantwire.udfs.packed_state import pack, unpack
@@ -68,6 +69,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         )
         self._detectors: OrderedDict[str, _Cached] = OrderedDict()
         self._book = RuleBook(self._first_rules)
+        self._reader = FrameReader()
         self._restored_rules = False
         self._critical_path = CriticalPath(self._redis_url) if self._redis_url else None
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
@@ -77,12 +79,27 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         self._count_rules_rejected = metrics.counter("rules_rejected")
         self._count_events = metrics.counter("alarm_events")
 
-    def process_element(self, body: bytes | None, ctx: Any) -> Iterator[Any]:
+    def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
         detect_in_us = time.time_ns() // 1000
+        self._count_frames.inc()
+        reading = self._reader.read(body) if body else None
+        if reading is not None and not reading.layout.historical:
+            cached = self._detectors.get(reading.layout.device_id)
+            if (
+                cached is not None
+                and cached.generation == self._book.generation
+                and reading.event_time_ms <= detect_in_us // 1000 + MAX_AHEAD_MS
+                and cached.detector.passes(reading.layout.names, reading.numbers, reading.event_time_ms)
+            ):
+                return None
+        return self._judge(body or b"", ctx, detect_in_us)
+
+    def _judge(self, body: bytes, ctx: Any, detect_in_us: int) -> Iterator[Any]:
+        """The long way: for the first frame of a layout, and whenever there is something to tell."""
         if not self._restored_rules:
             self._restore_rules(ctx)
         try:
-            frame = FRAME_CODEC.decode_fields(body or b"")
+            frame = FRAME_CODEC.decode_fields(body)
         except UndecodableError as error:
             yield self._reject(body, ctx, f"undecodable: {error}", detect_in_us)
             return
@@ -95,35 +112,30 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             yield self._reject(body, ctx, "timestamp-ahead", detect_in_us)
             return
         device_id = frame["device_id"]
-        cached = self._detectors.get(device_id)
-        if cached is None:
-            if ctx.get_current_key() != device_id:
-                yield self._reject(body, ctx, "key-mismatch", detect_in_us)
-                return
-            cached = self._load(device_id)
+        if ctx.get_current_key() != device_id:
+            yield self._reject(body, ctx, "key-mismatch", detect_in_us)
+            return
+        self._reader.learn(body, frame)
+        cached = self._detectors.get(device_id) or self._load(device_id)
         detector = cached.detector
         before = detector.state
+        cached.clock_ahead_ms = event_time_ms - now_ms
         events: list[AlarmEvent] = []
         if cached.generation != self._book.generation:
             events = self._refresh_rules(cached, event_time_ms)
         events.extend(detector.take_frame(cast(FrameFields, frame)))
-        cached.clock_ahead_ms = event_time_ms - now_ms
         if detector.state is not before:
-            if ctx.get_current_key() != device_id:
-                del self._detectors[device_id]
-                yield self._reject(body, ctx, "key-mismatch", detect_in_us)
-                return
             self._save(cached, ctx, now_ms)
-            for event in events:
-                yield self._emit(
-                    msgspec.structs.replace(
-                        event,
-                        device_us=event_time_ms * 1000,
-                        gateway_in_us=frame["gateway_in_us"],
-                        gateway_out_us=frame["gateway_out_us"],
-                        detect_in_us=detect_in_us,
-                    )
+        for event in events:
+            yield self._emit(
+                msgspec.structs.replace(
+                    event,
+                    device_us=event_time_ms * 1000,
+                    gateway_in_us=frame["gateway_in_us"],
+                    gateway_out_us=frame["gateway_out_us"],
+                    detect_in_us=detect_in_us,
                 )
+            )
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
         detect_in_us = time.time_ns() // 1000
