@@ -62,13 +62,15 @@ $(STAMPS)/project: pyproject.toml $(STAMPS)/packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(STAMPS)/jars: $(shell find plantwire/stack/jars -name pom.xml) | $(STAMPS)/project
+$(STAMPS)/jars: $(shell find plantwire/stack/jars -name pom.xml -o -name '*.java') | $(STAMPS)/project
 	$(BIN)/python -m plantwire.stack.java
 	@touch $@
 
+# Where there is no npm, one comes as a package; it trusts the certificates that this machine trusts.
 $(STAMPS)/web: $(shell find $(WEB) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/build/*' 2>/dev/null) | $(STAMPS)/packages
 	@command -v npm >/dev/null || test -x $(BIN)/npm || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt
-	export PATH="$$PATH:$(abspath $(BIN))"; cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@command -v npm >/dev/null || export PATH="$$PATH:$(abspath $(BIN))" NODE_OPTIONS=--use-system-ca; \
+	  cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 	@touch $@
 
 # Tests marked `browser` skip, saying so, where there is no Chromium.
