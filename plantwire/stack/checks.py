@@ -82,7 +82,7 @@ def _maven(_settings: StackSettings) -> Finding:
         "Maven",
         False,
         "missing",
-        "The jars of Kafka and Flink are not cached and there is no mvn on PATH to fetch them. "
+        "The jars of Kafka, Flink and MQTT are not cached and there is no mvn on PATH to fetch them. "
         "Install Maven (Debian: apt install maven)",
     )
 

@@ -1,7 +1,8 @@
-"""The JDK, Maven, and the jars that Maven fetches for Kafka and Flink.
+"""The JDK, Maven, and the jars that Maven fetches for Kafka, Flink and the MQTT broker.
 
 In: PATH and JAVA_HOME. Out: paths. Guarantees: jars are fetched once per version set into a cache shared by
-all homes (a digest of the pom files names the folder), and appear there complete or not at all.
+all homes (a digest of the pom files and of our own Java names the folder), and appear there complete or not
+at all.
 Not here: which jars and versions (jars/pom.xml).
 """
 
@@ -57,16 +58,16 @@ def java_version(java: str) -> int:
 def cache_directory() -> Path:
     """The folder of this version set's jars, there or not."""
     digest = hashlib.sha256()
-    for pom in sorted(JARS.rglob("pom.xml")):
-        digest.update(pom.read_bytes())
+    for source in sorted([*JARS.rglob("pom.xml"), *JARS.rglob("*.java")]):
+        digest.update(source.read_bytes())
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "plantwire" / f"jars-{digest.hexdigest()[:12]}"
 
 
 def jars(server: str) -> Path:
-    """The folder with the jars of `kafka` or `flink`, fetched by Maven when they are not cached."""
+    """The folder with the jars of `kafka`, `flink` or `mqtt`, fetched by Maven when they are not cached."""
     cache = cache_directory()
-    with _fetching:  # Kafka and Flink prepare at the same time
+    with _fetching:  # the servers prepare at the same time
         if not cache.is_dir():
             _fetch(cache)
     return cache / server
@@ -76,8 +77,13 @@ def _fetch(cache: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise StackError(
-            "The jars of Kafka and Flink are not cached and there is no mvn on PATH to fetch them. "
+            "The jars of Kafka, Flink and MQTT are not cached and there is no mvn on PATH to fetch them. "
             "Install Maven (Debian: apt install maven)"
+        )
+    if not Path(java_executable()).resolve().with_name("javac").exists():
+        raise StackError(
+            "There is a Java runtime without javac, which compiles the MQTT broker's start. "
+            f"Install a JDK {JAVA_MINIMUM} (Debian: apt install openjdk-17-jdk-headless)"
         )
     cache.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.parent, prefix="fetching-") as folder:
@@ -103,7 +109,7 @@ def main() -> None:
     """`python -m plantwire.stack.java`: fetch the jars now, so that the first start need not."""
     try:
         java_executable()
-        sys.stdout.write(f"Jars of Kafka and Flink: {jars('kafka').parent}\n")
+        sys.stdout.write(f"Jars of Kafka, Flink and MQTT: {jars('kafka').parent}\n")
     except StackError as error:
         raise SystemExit(str(error)) from None
 

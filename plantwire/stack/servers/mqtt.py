@@ -1,33 +1,58 @@
-"""The MQTT broker: mosquitto where it is on PATH, else amqtt as a process of its own.
+"""The MQTT broker: HiveMQ Community Edition, from Maven's jars.
 
 In: a folder and a port. Out: a broker on the loopback address that takes local clients without a password.
-Guarantees: nothing outside of this machine reaches it. Not here: TLS and credentials, which an external
-broker brings (setting PLANTWIRE_MQTT).
+Guarantees: what it acknowledged for a persistent session is on disk until that session acknowledges it, over
+kill -9 of the subscriber and of the broker itself; nothing outside of this machine reaches it, and it calls
+nobody. A full queue drops the new message; the first hundred drops are logged.
+Not here: TLS and credentials, which an external broker brings (setting PLANTWIRE_MQTT); the Java that starts
+HiveMQ (jars/mqtt).
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from plantwire.stack import java
 from plantwire.stack.health import probe_mqtt
 from plantwire.stack.ports import LOOPBACK
 from plantwire.stack.servers.process import ServerProcess
 
-MOSQUITTO_CONFIGURATION = """\
-listener {port} {host}
-allow_anonymous true
-persistence false
-max_queued_messages 10000
-log_type error
-log_type warning
-log_type notice
-connection_messages false
+# Both bound the disk: a session that nobody comes back to keeps its queue until it expires.
+QUEUE_MAX_MESSAGES = 1_000_000
+SESSION_EXPIRY_S = 7 * 86_400
+# Above the gateway's largest payload, so that the gateway can refuse with a reason; far below the heap.
+PACKET_MAX_BYTES = 8 * 1024 * 1024
+
+CONFIGURATION = """\
+<?xml version="1.0"?>
+<hivemq>
+  <listeners>
+    <tcp-listener><port>{port}</port><bind-address>{host}</bind-address></tcp-listener>
+  </listeners>
+  <mqtt>
+    <queued-messages><max-queue-size>{queue}</max-queue-size><strategy>discard</strategy></queued-messages>
+    <session-expiry><max-interval>{expiry}</max-interval></session-expiry>
+    <packets><max-packet-size>{packet}</max-packet-size></packets>
+  </mqtt>
+  <persistence><mode>file</mode></persistence>
+  <anonymous-usage-statistics><enabled>false</enabled></anonymous-usage-statistics>
+</hivemq>
+"""
+
+LOGGING = """\
+<configuration>
+  <appender name="out" class="ch.qos.logback.core.ConsoleAppender">
+    <encoder><pattern>%d %p %c{0}: %m%n%ex{short}</pattern></encoder>
+  </appender>
+  <!-- No message more often than that, or a full queue would fill the disk with its drops. -->
+  <turboFilter class="ch.qos.logback.classic.turbo.DuplicateMessageFilter">
+    <AllowedRepetitions>100</AllowedRepetitions>
+  </turboFilter>
+  <logger name="com.hivemq.embedded" level="INFO"/>
+  <logger name="event.message-dropped" level="DEBUG"/>
+  <root level="WARN"><appender-ref ref="out"/></root>
+</configuration>
 """
 
 
@@ -42,28 +67,33 @@ class Mqtt(ServerProcess):
         self._folder = folder
 
     def prepare(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "mosquitto.conf").write_text(
-            MOSQUITTO_CONFIGURATION.format(port=self.port, host=LOOPBACK)
-        )
-        (self._folder / "amqtt.yaml").write_text(
-            yaml.safe_dump(
-                {
-                    "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{self.port}"}},
-                    "plugins": {
-                        "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
-                    },
-                }
+        configuration = self._folder / "conf"
+        for folder in (configuration, self._folder / "data", self._folder / "extensions"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (configuration / "config.xml").write_text(
+            CONFIGURATION.format(
+                port=self.port,
+                host=LOOPBACK,
+                queue=QUEUE_MAX_MESSAGES,
+                expiry=SESSION_EXPIRY_S,
+                packet=PACKET_MAX_BYTES,
             )
         )
+        (configuration / "logback.xml").write_text(LOGGING)
+        java.jars("mqtt")
 
     def command(self) -> Sequence[str]:
-        # Debian keeps daemons in /usr/sbin, which is not on everyone's PATH.
-        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-        if (mosquitto := shutil.which("mosquitto", path=path)) is not None:
-            return [mosquitto, "-c", str(self._folder / "mosquitto.conf")]
-        configuration = str(self._folder / "amqtt.yaml")
-        return [sys.executable, "-m", "plantwire.stack.servers.amqtt_broker", configuration]
+        # Small and quick to start rather than fast under a load that a plant never makes.
+        memory = ("-Xms32m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+        return [
+            java.java_executable(),
+            *memory,
+            "-Djava.awt.headless=true",
+            "-cp",
+            f"{java.jars('mqtt')}/*",
+            "plantwire.MqttBroker",
+            str(self._folder),
+        ]
 
     def probe(self) -> str | None:
         return probe_mqtt(self.url)
