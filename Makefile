@@ -35,8 +35,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	export PATH="$$PATH:$(abspath $(BIN))"; cd $(WEB) && npm run --silent check
 
 test: lint browser
+	export PATH="$$PATH:$(abspath $(BIN))"; cd $(WEB) && npm test --silent
 	$(BIN)/pytest
 
 bench-%: setup

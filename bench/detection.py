@@ -26,7 +26,7 @@ from rich.table import Table
 
 from bench import report
 from bench.detection_run import AlarmKey, EngineRun, run_engine
-from bench.engine_processes import BARE, BYTEWAX, ENGINES, FLINK, QUIX, alarms_topic_of, make_engine, on_cpus
+from bench.engine_processes import BARE, BY_WORD, ENGINES, FLINK, alarms_topic_of, make_engine, on_cpus
 from bench.frame_plan import METRICS_PER_FRAME, ROUND_MS, RULES, FramePlan
 from bench.frame_topic import fill
 from bench.spread import median, repeats
@@ -164,7 +164,7 @@ def summarise(runs: list[EngineRun]) -> tuple[dict[str, Any], dict[str, float], 
     ratios: dict[str, float] = {}
     targets: list[report.Target] = []
     ours = by_engine.get(FLINK, [])
-    for peer in (QUIX, BYTEWAX, BARE):
+    for peer in ENGINES[1:]:
         theirs = by_engine.get(peer, [])
         if not ours or not theirs:
             continue
@@ -206,7 +206,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=1_000_000, help="frames of 10 samples to fill in")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3, help="turns of every engine")
-    parser.add_argument("--engines", type=_engines, default=ENGINES, help="flink,quix,bytewax,bare")
+    parser.add_argument("--engines", type=_engines, default=ENGINES, help=",".join(BY_WORD))
     parser.add_argument(
         "--engine-cpus", type=_cpus, default=(), help="pin the engines, such as 1 (default: not)"
     )
@@ -216,9 +216,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def _engines(text: str) -> tuple[str, ...]:
-    names = {"flink": FLINK, "quix": QUIX, "bytewax": BYTEWAX, "bare": BARE}
     try:
-        return tuple(names[word] for word in text.split(","))
+        return tuple(BY_WORD[word] for word in text.split(","))
     except KeyError as error:
         raise argparse.ArgumentTypeError(f"there is no engine {error}") from None
 

@@ -38,7 +38,18 @@ FLINK: Final = "plantwire (PyFlink)"
 QUIX: Final = "Quix Streams"
 BYTEWAX: Final = "Bytewax"
 BARE: Final = "bare loop"
-ENGINES: Final = (FLINK, QUIX, BYTEWAX, BARE)
+# The peers with our way of reading frames instead of decoding each one: what is left is the engine alone.
+QUIX_BY_LAYOUT: Final = "Quix Streams, our reader"
+BYTEWAX_BY_LAYOUT: Final = "Bytewax, our reader"
+BY_WORD: Final = {
+    "flink": FLINK,
+    "quix": QUIX,
+    "bytewax": BYTEWAX,
+    "quix-reader": QUIX_BY_LAYOUT,
+    "bytewax-reader": BYTEWAX_BY_LAYOUT,
+    "bare": BARE,
+}
+ENGINES: Final = tuple(BY_WORD.values())
 
 
 class Engine(ABC):
@@ -118,7 +129,7 @@ class PeerEngine(Engine):
         self._folder.mkdir(parents=True)
         Path(self._order.state_folder).mkdir()
         (self._folder / "order.json").write_bytes(msgspec.json.encode(self._order))
-        if self.name == BYTEWAX:
+        if self.name in (BYTEWAX, BYTEWAX_BY_LAYOUT):
             command = [str(PEER_PYTHON), "-m", "bytewax.recovery", self._order.state_folder, "1"]
             subprocess.run(command, check=True, capture_output=True, timeout=60)
         self._process.start()
@@ -157,18 +168,22 @@ def make_engine(name: str, bootstrap: str, folder: Path, run: str) -> Engine:
     if name == FLINK:
         return FlinkEngine(bootstrap, own, f"bench-{run}")
     state_folder = own / "state"
-    arguments = {
-        QUIX: ("-m", "bench.engines.quix_streams"),
+    quix = ("-m", "bench.engines.quix_streams")
+    bytewax = (
+        "-m",
+        "bytewax.run",
+        "bench.engines.bytewax_flow:flow",
+        *("--recovery-directory", str(state_folder)),
+        *("--snapshot-interval", str(int(CHECKPOINT_INTERVAL_S))),
+        *("--backup-interval", "0"),
+    )
+    arguments: dict[str, Sequence[str]] = {
+        QUIX: quix,
+        QUIX_BY_LAYOUT: quix,
+        BYTEWAX: bytewax,
+        BYTEWAX_BY_LAYOUT: bytewax,
         BARE: ("-m", "bench.engines.bare_loop"),
-        BYTEWAX: (
-            "-m",
-            "bytewax.run",
-            "bench.engines.bytewax_flow:flow",
-            *("--recovery-directory", str(state_folder)),
-            *("--snapshot-interval", str(int(CHECKPOINT_INTERVAL_S))),
-            *("--backup-interval", "0"),
-        ),
-    }[name]
+    }
     order = EngineOrder(
         bootstrap=bootstrap,
         frames_topic=TELEMETRY_RAW,
@@ -177,13 +192,14 @@ def make_engine(name: str, bootstrap: str, folder: Path, run: str) -> Engine:
         state_folder=str(state_folder),
         checkpoint_interval_s=CHECKPOINT_INTERVAL_S,
         rules=RULES,
+        by_layout=name in (QUIX_BY_LAYOUT, BYTEWAX_BY_LAYOUT),
     )
-    return PeerEngine(name, arguments, order, own)
+    return PeerEngine(name, arguments[name], order, own)
 
 
 def alarms_topic_of(name: str) -> str:
     """Where an engine writes its alarms."""
-    return ALARMS_FIRE if name == FLINK else f"bench.alarms.{name.lower().replace(' ', '-')}"
+    return ALARMS_FIRE if name == FLINK else f"bench.alarms.{name.lower().replace(',', '').replace(' ', '-')}"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ STOP_TIMEOUT_S: Final = 10.0
 def main() -> None:
     """Run until SIGTERM."""
     order = read_order()
-    step = DetectionStep(order.rules)
+    step = DetectionStep(order)
     detectors: dict[str, DeviceDetector] = {}
     consumer = Consumer(
         {
@@ -48,13 +48,14 @@ def main() -> None:
             if (error := message.error()) is not None:
                 raise SystemExit(f"cannot read {order.frames_topic}: {error}")
             detect_in_us = time.time_ns() // 1000
-            fields = step.decode(message.value() or b"")
-            device_id = fields["device_id"]
+            body = message.value() or b""
+            frame = step.open(body)
+            device_id = frame.device_id
             detector = detectors.get(device_id)
             if detector is None:
                 detector = detectors[device_id] = step.restore(device_id, None)
-            for body in step.judge(detector, fields, detect_in_us):
-                producer.produce(order.alarms_topic, value=body, key=device_id, headers=ALARM_HEADERS)
+            for event in step.judge(detector, frame, body, detect_in_us):
+                producer.produce(order.alarms_topic, value=event, key=device_id, headers=ALARM_HEADERS)
         producer.poll(0)
         if time.monotonic() - committed_s >= order.checkpoint_interval_s:
             producer.flush()

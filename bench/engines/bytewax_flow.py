@@ -38,10 +38,10 @@ class DeviceLogic(StatefulBatchLogic[bytes, bytes, tuple[str, bytes | None] | No
         step, detector = self._step, self._detector
         for body in batch:
             detect_in_us = time.time_ns() // 1000
-            fields = step.decode(body)
+            frame = step.open(body)
             if detector is None:
-                detector = self._detector = step.restore(fields["device_id"], None)
-            events += step.judge(detector, fields, detect_in_us)
+                detector = self._detector = step.restore(frame.device_id, None)
+            events += step.judge(detector, frame, body, detect_in_us)
         return events, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[str, bytes | None] | None:
@@ -52,7 +52,7 @@ class DeviceLogic(StatefulBatchLogic[bytes, bytes, tuple[str, bytes | None] | No
 
 def build(order: EngineOrder) -> Dataflow:
     """Kafka → keyed detection → Kafka."""
-    step = DetectionStep(order.rules)
+    step = DetectionStep(order)
 
     def key_and_body(message: KafkaSourceMessage) -> tuple[str, bytes]:
         return message.key.decode(), message.value

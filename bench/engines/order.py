@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from plantwire.domain.detection import DeviceDetector, FrameFields
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC
+from plantwire.schemas.frame_layout import FrameReader, FrameReading
 from plantwire.schemas.records import AlarmRule
 from plantwire.schemas.topics import HEADER_FINGERPRINT
 from plantwire.udfs.packed_state import pack, unpack
@@ -39,6 +40,8 @@ class EngineOrder(msgspec.Struct, frozen=True):
     state_folder: str
     checkpoint_interval_s: float
     rules: tuple[AlarmRule, ...]
+    by_layout: bool
+    """Whether frames are read by their layout first, as the Flink job does, or each is decoded whole."""
 
 
 def read_order() -> EngineOrder:
@@ -49,11 +52,20 @@ def read_order() -> EngineOrder:
     return msgspec.json.decode(Path(path).read_bytes(), type=EngineOrder)
 
 
+class OpenedFrame(NamedTuple):
+    """A frame as far as it had to be read: by its layout, or decoded."""
+
+    device_id: str
+    reading: FrameReading | None
+    fields: dict[str, Any] | None
+
+
 class DetectionStep:
     """From a frame's bytes to the bytes of its alarm events."""
 
-    def __init__(self, rules: tuple[AlarmRule, ...]) -> None:
-        self._book = RuleBook(rules)
+    def __init__(self, order: EngineOrder) -> None:
+        self._book = RuleBook(order.rules)
+        self._reader = FrameReader() if order.by_layout else None
 
     def restore(self, device_id: str, packed: bytes | None) -> DeviceDetector:
         """A device's detector, with the state that the engine kept, if any."""
@@ -66,14 +78,30 @@ class DetectionStep:
         """The state that the engine must keep; None where there is nothing to remember."""
         return pack(detector.site, detector.state) if detector.state else None
 
-    def decode(self, body: bytes) -> dict[str, Any]:
-        """The fields of a frame."""
-        return FRAME_CODEC.decode_fields(body)
+    def open(self, body: bytes) -> OpenedFrame:
+        """Read a frame far enough to know whose it is."""
+        reading = self._reader.read(body) if self._reader is not None else None
+        if reading is not None:
+            return OpenedFrame(reading.layout.device_id, reading, None)
+        fields = self._decode(body)
+        return OpenedFrame(fields["device_id"], None, fields)
 
-    def judge(self, detector: DeviceDetector, fields: dict[str, Any], detect_in_us: int) -> list[bytes]:
+    def judge(
+        self, detector: DeviceDetector, frame: OpenedFrame, body: bytes, detect_in_us: int
+    ) -> list[bytes]:
         """The bodies of the alarm events that a frame causes, nearly always none."""
+        latest_ms = detect_in_us // 1000 + MAX_AHEAD_MS
+        reading = frame.reading
+        if (
+            reading is not None
+            and not reading.layout.historical
+            and reading.event_time_ms <= latest_ms
+            and detector.passes(reading.layout.names, reading.numbers, reading.event_time_ms)
+        ):
+            return []
+        fields = frame.fields if frame.fields is not None else self._decode(body)
         event_time_ms = fields["event_time_ms"]
-        if fields["historical"] or event_time_ms > detect_in_us // 1000 + MAX_AHEAD_MS:
+        if fields["historical"] or event_time_ms > latest_ms:
             return []
         return [
             ALARM_CODEC.encode(
@@ -88,3 +116,9 @@ class DetectionStep:
             )
             for event in detector.take_frame(cast(FrameFields, fields))
         ]
+
+    def _decode(self, body: bytes) -> dict[str, Any]:
+        fields = FRAME_CODEC.decode_fields(body)
+        if self._reader is not None:
+            self._reader.learn(body, fields)
+        return fields

@@ -26,7 +26,7 @@ STATE_KEY = "device-alarms"
 def main() -> None:
     """Run until SIGTERM."""
     order = read_order()
-    step = DetectionStep(order.rules)
+    step = DetectionStep(order)
     detectors: dict[str, DeviceDetector] = {}
     application = Application(
         broker_address=order.bootstrap,
@@ -42,13 +42,13 @@ def main() -> None:
 
     def detect(body: bytes, state: Any) -> list[bytes]:
         detect_in_us = time.time_ns() // 1000
-        fields = step.decode(body)
-        device_id = fields["device_id"]
+        frame = step.open(body)
+        device_id = frame.device_id
         detector = detectors.get(device_id)
         if detector is None:
             detector = detectors[device_id] = step.restore(device_id, state.get_bytes(STATE_KEY))
         before = detector.state
-        events = step.judge(detector, fields, detect_in_us)
+        events = step.judge(detector, frame, body, detect_in_us)
         if detector.state is not before:
             packed = step.save(detector)
             if packed is None:

@@ -73,13 +73,26 @@ class DeviceDetector:
     `state` is replaced, never changed in place: whoever stores it sees by identity whether it must.
     """
 
-    __slots__ = ("_bands", "_newest_ms", "_passed_ms", "_rules", "device_id", "site", "state")
+    __slots__ = (
+        "_at_rest",
+        "_bands",
+        "_newest_ms",
+        "_passed_ms",
+        "_rules",
+        "_seen_state",
+        "device_id",
+        "site",
+        "state",
+    )
 
     def __init__(self, device_id: str, rules: DeviceRules, state: DeviceState | None = None) -> None:
         self.device_id = device_id
         self.site = ""
         self.state: DeviceState = state or {}
         self._rules = rules
+        # Whether `_seen_state`, the state last looked at, holds nothing but alarms that are over.
+        self._at_rest = False
+        self._seen_state: DeviceState | None = None
         # Event time of the newest value, per metric that has rules; what `passes` let by is folded in late.
         self._newest_ms: dict[str, int] = {}
         self._passed_ms: dict[tuple[str, ...], int] = {}
@@ -92,10 +105,13 @@ class DeviceDetector:
         return self.run_timers(now_ms)
 
     def passes(self, names: tuple[str, ...], numbers: Sequence[float], event_ms: int) -> bool:
-        """Whether a frame changes nothing: nothing is remembered, and every number is where no rule is
-        violated. Most frames of a healthy plant end here. `names` are those of `numbers`.
+        """Whether a frame changes nothing: no alarm is active and no delay runs, and every number is where
+        no rule is violated. Most frames of a healthy plant end here. `names` are those of `numbers`.
         """
-        if self.state:
+        if self.state is not self._seen_state:
+            self._seen_state = self.state
+            self._at_rest = not any(limit.parts for limit, _ in self.state.values())
+        if not self._at_rest:
             return False
         bands = self._bands.get(names)
         if bands is None:

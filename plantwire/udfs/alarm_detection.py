@@ -73,7 +73,6 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         self._restored_rules = False
         self._critical_path = CriticalPath(self._redis_url) if self._redis_url else None
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
-        self._count_frames = metrics.counter("frames")
         self._count_historical = metrics.counter("frames_historical")
         self._count_rejected = metrics.counter("frames_rejected")
         self._count_rules_rejected = metrics.counter("rules_rejected")
@@ -81,7 +80,6 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
         detect_in_us = time.time_ns() // 1000
-        self._count_frames.inc()
         reading = self._reader.read(body) if body else None
         if reading is not None and not reading.layout.historical:
             cached = self._detectors.get(reading.layout.device_id)
