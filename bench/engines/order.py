@@ -114,7 +114,7 @@ class DetectionStep:
                     detect_out_us=time.time_ns() // 1000,
                 )
             )
-            for event in detector.take_frame(cast(FrameFields, fields))
+            for event in detector.take_frame(cast(FrameFields, fields), detect_in_us // 1000)
         ]
 
     def _decode(self, body: bytes) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def submit_alarm_detection(settings: JobSettings, *, group: str, fast_path: bool
     frames = key_and_body_stream(tables, topics.TELEMETRY_RAW, settings.kafka, group)
     rules = key_and_body_stream(tables, topics.ALARMS_RULES, settings.kafka, group, from_start=True)
     detection = AlarmDetection(
-        read_rules(settings.kafka, RULES_TIMEOUT_S).values(), settings.redis if fast_path else None
+        read_rules(settings.kafka, RULES_TIMEOUT_S).values(),
+        settings.kafka,
+        settings.redis if fast_path else None,
     )
     alarms, rejected = alarm_detection.build(frames, rules, detection)
     statements = tables.create_statement_set()

@@ -1,38 +1,58 @@
-"""The alarm log: Kafka `alarms.fire`, read from its beginning to its present end.
+"""The alarm log: Kafka `alarms.fire`, read up to its present end.
 
-In: a bootstrap address. Out: the events of the alarms that are active.
-Guarantees: what was in the topic when the call began is seen; of each alarm the event with the highest
-revision counts, whatever the order.
+In: a bootstrap address. Out: the last event of each alarm, of all that are active or of the recent ones.
+Guarantees: what was in the topic when the call began is seen; an event that was told again after a failure
+counts once.
 Not here: following the topic live (the live-state job).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
-from plantwire.platform.topic_reader import read_to_end
+from plantwire.platform.topic_reader import TopicRecord, read_to_end
 from plantwire.schemas.codec import ALARM_CODEC, UndecodableError
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 from plantwire.schemas.topics import ALARMS_FIRE
 
+RECENT_EVENTS: Final = 10_000
+"""Per partition: what a failure can have cut off from a job's state lies within, but for a flood."""
+
 
 def active_of(events: Iterable[AlarmEvent]) -> list[AlarmEvent]:
-    """The last event of each alarm that it leaves active."""
-    last: dict[str, AlarmEvent] = {}
-    for event in events:
-        known = last.get(event.alarm_id)
-        if known is None or known.revision < event.revision:
-            last[event.alarm_id] = event
-    return [event for event in last.values() if event.kind != AlarmKind.CLEARED]
+    """The last event of each alarm that they leave active. Memory is that of the active alarms, as an
+    alarm's events come in order.
+    """
+    return list(_last_of(events, forget_cleared=True).values())
 
 
 def active_alarms(bootstrap: str, timeout_s: float = 60.0) -> list[AlarmEvent]:
     """The active alarms according to `alarms.fire`; raises `platform.topic_reader.TopicError`."""
-    return active_of(_events(bootstrap, timeout_s))
+    return active_of(_events(read_to_end(bootstrap, ALARMS_FIRE, timeout_s)))
 
 
-def _events(bootstrap: str, timeout_s: float) -> Iterator[AlarmEvent]:
-    for record in read_to_end(bootstrap, ALARMS_FIRE, timeout_s):
+def recent_alarms(bootstrap: str, timeout_s: float = 10.0) -> list[AlarmEvent]:
+    """The last event of every alarm near the log's end; raises `platform.topic_reader.TopicError`."""
+    records = read_to_end(bootstrap, ALARMS_FIRE, timeout_s, last=RECENT_EVENTS)
+    return list(_last_of(_events(records), forget_cleared=False).values())
+
+
+def _last_of(events: Iterable[AlarmEvent], *, forget_cleared: bool) -> dict[str, AlarmEvent]:
+    last: dict[str, AlarmEvent] = {}
+    for event in events:
+        known = last.get(event.alarm_id)
+        if known is not None and known.revision >= event.revision:
+            continue  # told again after a failure
+        if forget_cleared and event.kind == AlarmKind.CLEARED:
+            last.pop(event.alarm_id, None)
+        else:
+            last[event.alarm_id] = event
+    return last
+
+
+def _events(records: Iterable[TopicRecord]) -> Iterator[AlarmEvent]:
+    for record in records:
         try:
             yield ALARM_CODEC.decode(record.body or b"", record.fingerprint)
         except UndecodableError:

@@ -1,4 +1,4 @@
-"""A Kafka topic from its beginning to its present end.
+"""A Kafka topic, or the last of it, up to its present end.
 
 In: a bootstrap address, a topic, a time limit. Out: its records, in order within each partition.
 Guarantees: what was in the topic when the call began is read, gaps left by compaction or not; an empty
@@ -34,8 +34,13 @@ class TopicRecord(NamedTuple):
     """The writer schema's fingerprint, if the record carries it."""
 
 
-def read_to_end(bootstrap: str, topic: str, timeout_s: float) -> Iterator[TopicRecord]:
-    """The records of `topic`. Raises `TopicError`."""
+def read_to_end(
+    bootstrap: str, topic: str, timeout_s: float, *, last: int | None = None
+) -> Iterator[TopicRecord]:
+    """The records of `topic`; with `last`, of each partition only so many from its end.
+
+    `timeout_s` bounds how long no record may come. Raises `TopicError`.
+    """
     deadline_s = time.monotonic() + timeout_s
     consumer = Consumer(
         {
@@ -52,14 +57,15 @@ def read_to_end(bootstrap: str, topic: str, timeout_s: float) -> Iterator[TopicR
     )
     try:
         waiting = set(partitions_of(consumer, bootstrap, topic, timeout_s))
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in waiting])
+        consumer.assign([_start(consumer, topic, p, last, timeout_s) for p in waiting])
         while waiting:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise TopicError(f"{topic} at {bootstrap} was not read to its end in {timeout_s:g} s")
+                raise TopicError(f"{topic} at {bootstrap}: nothing came for {timeout_s:g} s before its end")
             for message in consumer.consume(_BATCH_RECORDS, min(_POLL_MAX_S, left_s)):
                 error = message.error()
                 if error is None:
+                    deadline_s = time.monotonic() + timeout_s
                     yield _record(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(message.partition() or 0)
@@ -67,6 +73,15 @@ def read_to_end(bootstrap: str, topic: str, timeout_s: float) -> Iterator[TopicR
                     raise TopicError(f"{topic} at {bootstrap} cannot be read: {error.str()}")
     finally:
         consumer.close()
+
+
+def _start(
+    consumer: Consumer, topic: str, partition: int, last: int | None, timeout_s: float
+) -> TopicPartition:
+    if last is None:
+        return TopicPartition(topic, partition, OFFSET_BEGINNING)
+    begin, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+    return TopicPartition(topic, partition, max(begin, end - last))
 
 
 def partitions_of(client: Consumer | Producer, bootstrap: str, topic: str, timeout_s: float) -> list[int]:

@@ -12,16 +12,21 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Any, Final, cast
 
 import msgspec
+import structlog
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedBroadcastProcessFunction, OutputTag
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
+from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook
+from plantwire.platform.alarm_log import recent_alarms
+from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import FrameReader
@@ -52,14 +57,18 @@ CACHED_DEVICES: Final = 100_000
 HOUSEKEEPING_MS: Final = 60_000
 """How often a device in alarm is looked at when it sends nothing, so that withdrawn rules clear."""
 
+_log = structlog.get_logger(__name__)
+
 
 class AlarmDetection(KeyedBroadcastProcessFunction):
     """`first_rules` are in force until the broadcast brings newer versions: without them, the frames
-    read before the rules topic would pass unjudged. `redis_url` None leaves the fast path out.
+    read before the rules topic would pass unjudged. `bootstrap` is where the alarm log is. `redis_url` None
+    leaves the fast path out.
     """
 
-    def __init__(self, first_rules: Iterable[AlarmRule], redis_url: str | None) -> None:
+    def __init__(self, first_rules: Iterable[AlarmRule], bootstrap: str, redis_url: str | None) -> None:
         self._first_rules = tuple(first_rules)
+        self._bootstrap = bootstrap
         self._redis_url = redis_url
 
     def open(self, runtime_context: Any) -> None:
@@ -71,12 +80,16 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         self._book = RuleBook(self._first_rules)
         self._reader = FrameReader()
         self._restored_rules = False
-        self._critical_path = CriticalPath(self._redis_url) if self._redis_url else None
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
+        self._critical_path = CriticalPath(self._redis_url, metrics.counter) if self._redis_url else None
+        self._logged = self._read_log()
         self._count_historical = metrics.counter("frames_historical")
         self._count_rejected = metrics.counter("frames_rejected")
         self._count_rules_rejected = metrics.counter("rules_rejected")
         self._count_events = metrics.counter("alarm_events")
+        self._count_too_late = metrics.counter("frames_too_late")
+        self._count_clock_steps = metrics.counter("device_clock_steps")
+        self._count_corrected = metrics.counter("alarms_corrected")
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
         detect_in_us = time.time_ns() // 1000
@@ -86,7 +99,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             if (
                 cached is not None
                 and cached.generation == self._book.generation
-                and reading.event_time_ms <= detect_in_us // 1000 + MAX_AHEAD_MS
+                and reading.event_time_ms <= min(detect_in_us // 1000 + MAX_AHEAD_MS, cached.settle_after_ms)
                 and cached.detector.passes(reading.layout.names, reading.numbers, reading.event_time_ms)
             ):
                 return None
@@ -121,7 +134,12 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         events: list[AlarmEvent] = []
         if cached.generation != self._book.generation:
             events = self._refresh_rules(cached, event_time_ms)
-        events.extend(detector.take_frame(cast(FrameFields, frame)))
+        too_late, steps = detector.clock.too_late, detector.clock.steps
+        events.extend(detector.take_frame(cast(FrameFields, frame), now_ms))
+        self._count_too_late.inc(detector.clock.too_late - too_late)
+        self._count_clock_steps.inc(detector.clock.steps - steps)
+        if event_time_ms > cached.settle_after_ms:
+            events.extend(self._settle(cached, event_time_ms))
         if detector.state is not before:
             self._save(cached, ctx, now_ms)
         for event in events:
@@ -137,12 +155,19 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Any]:
         detect_in_us = time.time_ns() // 1000
+        if not self._restored_rules:
+            # A timer can be overdue after a restore, and come before any frame or rule.
+            self._restore_rules(ctx)
         device_id = ctx.get_current_key()
         cached = self._detectors.get(device_id) or self._load(device_id)
+        if cached.timer_ms not in (0, timestamp):
+            return  # of before a restart; the one that is known does the work
         cached.timer_ms = 0
         event_now_ms = timestamp + cached.clock_ahead_ms
         before = cached.detector.state
         events = self._refresh_rules(cached, event_now_ms)
+        if event_now_ms > cached.settle_after_ms:
+            events.extend(self._settle(cached, event_now_ms))
         if cached.detector.state is not before or before:
             self._save(cached, ctx, timestamp)
         for event in events:
@@ -181,7 +206,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         site, state = unpack(packed) if packed is not None else ("", {})
         detector = DeviceDetector(device_id, self._book.for_device(device_id), state)
         detector.site = site
-        cached = _Cached(detector, self._book.generation)
+        cached = _Cached(detector, self._book.generation, self._logged.pop(device_id, []))
         self._detectors[device_id] = cached
         if len(self._detectors) > CACHED_DEVICES:
             self._detectors.popitem(last=False)
@@ -203,8 +228,32 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         if due_ms is not None:
             timer_ms = min(timer_ms, max(due_ms - cached.clock_ahead_ms, now_ms))
         if not cached.timer_ms or timer_ms < cached.timer_ms:
+            if cached.timer_ms:
+                ctx.timer_service().delete_processing_time_timer(cached.timer_ms)
             ctx.timer_service().register_processing_time_timer(timer_ms)
             cached.timer_ms = timer_ms
+
+    def _read_log(self) -> dict[str, list[AlarmEvent]]:
+        """What the log last said of recent alarms, by device: a replay may come out differently."""
+        logged: dict[str, list[AlarmEvent]] = {}
+        try:
+            for event in recent_alarms(self._bootstrap):
+                logged.setdefault(event.device_id, []).append(event)
+        except TopicError as error:
+            # Detection must run; without the log, an alarm that a failure left behind stays as announced.
+            _log.error("alarm-log-not-read", reason=str(error))
+        return logged
+
+    def _settle(self, cached: _Cached, event_now_ms: int) -> list[AlarmEvent]:
+        """Hold the state against what the log said up to now, and tell what sets it right."""
+        detector = cached.detector
+        corrections = []
+        for logged in cached.passed_of_log(event_now_ms):
+            detector.state, correction = reconcile(detector.state, logged, event_now_ms)
+            if correction is not None:
+                self._count_corrected.inc()
+                corrections.append(correction)
+        return corrections
 
     def _emit(self, event: AlarmEvent) -> Row:
         event = msgspec.structs.replace(event, detect_out_us=time.time_ns() // 1000)
@@ -227,11 +276,23 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 class _Cached:
     """A device's detector with what need not survive a restart."""
 
-    __slots__ = ("clock_ahead_ms", "detector", "generation", "timer_ms")
+    __slots__ = ("_logged", "clock_ahead_ms", "detector", "generation", "settle_after_ms", "timer_ms")
 
-    def __init__(self, detector: DeviceDetector, generation: int) -> None:
+    def __init__(self, detector: DeviceDetector, generation: int, logged: list[AlarmEvent]) -> None:
         self.detector = detector
         self.generation = generation
         # How far the device's clock is ahead of ours, for timers, which run on ours.
         self.clock_ahead_ms = 0
         self.timer_ms = 0
+        # Newest first, taken from the end; until its event time has passed, a replay may yet tell it.
+        self._logged = sorted(logged, key=lambda event: event.event_time_ms, reverse=True)
+        self._set_settle_after()
+
+    def passed_of_log(self, event_now_ms: int) -> Iterator[AlarmEvent]:
+        """The logged events that the device's time has passed, each once."""
+        while self._logged and self._logged[-1].event_time_ms < event_now_ms:
+            yield self._logged.pop()
+        self._set_settle_after()
+
+    def _set_settle_after(self) -> None:
+        self.settle_after_ms: float = self._logged[-1].event_time_ms if self._logged else inf

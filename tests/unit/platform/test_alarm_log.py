@@ -7,11 +7,16 @@ from plantwire.schemas.records import AlarmKind
 from tests.builders import alarm_event
 
 
-def test_the_highest_revision_counts_whatever_the_order() -> None:
+def test_the_last_event_of_each_alarm_counts() -> None:
     raised = alarm_event(alarm_id="a", revision=1)
     changed = alarm_event(alarm_id="a", revision=2, kind=AlarmKind.SEVERITY_CHANGED)
+    told_again = alarm_event(alarm_id="a", revision=1)
+    assert active_of([raised, changed, told_again]) == [changed]
+
+
+def test_cleared_alarms_are_not_active_until_they_are_raised_again() -> None:
+    raised = alarm_event(alarm_id="b", revision=1)
     cleared = alarm_event(alarm_id="b", revision=2, kind=AlarmKind.CLEARED)
-    assert active_of([changed, raised]) == [changed]
-    assert active_of([cleared, alarm_event(alarm_id="b", revision=1)]) == []
     again = alarm_event(alarm_id="b", revision=3, count=2)
-    assert active_of([again, cleared, raised]) == [again, raised]
+    assert active_of([raised, cleared]) == []
+    assert active_of([raised, cleared, again]) == [again]
