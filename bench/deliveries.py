@@ -1,8 +1,8 @@
 """What should have arrived against what did: lost, doubled, and how long each stage took. Pure.
 
 In: the raises that the load contained, the clients' receipts. Out: `Deliveries`.
-Guarantees: lost and doubled are counted over the whole run, warm-up included; latency over the window
-alone. The whole path begins at the *intended* time of the frame that crossed the limit.
+Guarantees: lost, doubled and second ids are counted over the whole run, warm-up included; latency over the
+window alone. The whole path begins at the *intended* time of the frame that crossed the limit.
 Not here: gathering (`bench.latency_run`), what Kafka holds (`bench.fire_topic`).
 """
 
@@ -113,9 +113,12 @@ class Deliveries(msgspec.Struct, frozen=True):
     lost_raises: int
     lost_clears: int
     doubled: int
+    second_ids: int
+    """Alarm ids beyond the first under which one planned raise reached one client."""
     unexpected: int
     lost_examples: tuple[str, ...]
     doubled_examples: tuple[str, ...]
+    second_id_examples: tuple[str, ...]
     stages: tuple[StageTime, ...]
     parts: tuple[StageTime, ...]
     whole: StageTime
@@ -165,6 +168,7 @@ def compare(
     matched = [_match(matcher, alarm) for alarm in alarms]
     seen: Counter[tuple[int, str, int]] = Counter()
     raised: dict[tuple[int, int], tuple[WireAlarm, float]] = {}
+    ids: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
     cleared: set[tuple[int, int]] = set()
     unexpected = 0
     wanted = set(clients)
@@ -183,9 +187,11 @@ def compare(
         elif alarm.kind == AlarmKind.CLEARED:
             cleared.add((client, index))
         else:
+            ids[client, index].add(alarm.alarm_id)
             raised.setdefault((client, index), (alarm, received_ns / 1e6))
     lost = [(c, i) for i in range(len(expected)) for c in sorted(wanted) if (c, i) not in raised]
     doubled = [event for event, times in seen.items() if times > 1]
+    twice = [(c, i, sorted(names)) for (c, i), names in sorted(ids.items()) if len(names) > 1]
     moments = (
         {
             pair: _moments(expected[pair[1]], alarm, received_ms)
@@ -202,9 +208,14 @@ def compare(
         lost_raises=len(lost),
         lost_clears=sum((c, i) not in cleared for i in range(len(expected)) for c in wanted),
         doubled=sum(times - 1 for times in seen.values()),
+        second_ids=sum(len(names) - 1 for names in ids.values()),
         unexpected=unexpected,
         lost_examples=tuple(f"client {c}: {_named(expected[i])}" for c, i in lost[:EXAMPLES_KEPT]),
         doubled_examples=tuple(f"client {c}: {a} revision {r}" for c, a, r in doubled[:EXAMPLES_KEPT]),
+        second_id_examples=tuple(
+            f"client {c}: {_named(expected[i])} as {', '.join(names)}"
+            for c, i, names in twice[:EXAMPLES_KEPT]
+        ),
         stages=tuple(_stage_time(stage, moments.values()) for stage in STAGES),
         parts=tuple(_stage_time(stage, moments.values()) for stage in PARTS),
         whole=_stage_time(WHOLE, moments.values()),

@@ -87,6 +87,25 @@ def test_the_same_revision_twice_at_one_client_is_doubled_whatever_the_bytes() -
     assert found.doubled_examples == ("client 1: a1 revision 1",)
 
 
+def test_one_planned_raise_under_a_second_id_is_found_per_client_and_is_not_doubled() -> None:
+    second, third = (wire("RAISED", RAISE_MS + ms, alarmId=f"a{ms}") for ms in (100, 200))
+    got = [*COMPLETE, (1, 2, RAISE_MS + 115.0), (1, 3, RAISE_MS + 215.0), (0, 2, RAISE_MS + 115.0)]
+    found = compare([expected_raise()], receipts([RAISED, CLEARED, second, third], got), range(2))
+    assert (found.second_ids, found.doubled, found.lost_raises, found.unexpected) == (3, 0, 0, 0)
+    assert found.second_id_examples == (
+        f"client 0: {DEVICE} {METRIC} raised at {RAISE_MS} as a1, a100",
+        f"client 1: {DEVICE} {METRIC} raised at {RAISE_MS} as a1, a100, a200",
+    )
+
+
+def test_later_revisions_and_other_raises_are_no_second_id() -> None:
+    later = expected_raise(RAISE_MS + 60_000, CLEAR_MS + 60_000)
+    again, other = wire("RAISED", RAISE_MS + 100, revision=3), wire("RAISED", later.raise_ms, alarmId="b")
+    got = [*COMPLETE, (0, 2, RAISE_MS + 115.0), (0, 3, later.raise_ms + 15.0)]
+    found = compare([expected_raise(), later], receipts([RAISED, CLEARED, again, other], got), range(2))
+    assert (found.second_ids, found.second_id_examples) == (0, ())
+
+
 def test_a_doubled_alarm_keeps_the_time_of_its_first_receipt() -> None:
     got = [*COMPLETE, (0, 0, RAISE_MS + 500)]
     found = compare([expected_raise()], receipts([RAISED, CLEARED], got), range(2))

@@ -56,5 +56,18 @@ def test_a_repeated_record_is_doubled() -> None:
     assert check_fire(EXPECTED, [*COMPLETE, COMPLETE[0]]).doubled == 1
 
 
+def test_a_raise_under_a_second_id_is_found_wherever_it_stands_and_both_ids_must_clear() -> None:
+    again = [event("a2", 1, AlarmKind.RAISED, 1_500), event("a2", 2, AlarmKind.CLEARED, 4_000)]
+    for events in ([*COMPLETE, *again], [*again, *COMPLETE]):
+        found = check_fire(EXPECTED, events)
+        assert (found.second_ids, found.doubled, found.missing_raises, found.missing_clears) == (1, 0, 0, 0)
+    assert check_fire(EXPECTED, [*COMPLETE, again[0]]).missing_clears == 1
+    assert check_fire(EXPECTED, COMPLETE).second_ids == 0
+
+
+def test_a_raise_again_of_the_same_alarm_is_no_second_id() -> None:
+    assert check_fire(EXPECTED, [*COMPLETE, event("a", 3, AlarmKind.RAISED, 2_000)]).second_ids == 0
+
+
 def test_a_raise_of_lesser_severity_does_not_count() -> None:
     assert check_fire(EXPECTED[:1], [event("a", 1, AlarmKind.RAISED, 1_000, severity=1)]).missing_raises == 1

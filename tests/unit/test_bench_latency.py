@@ -50,7 +50,7 @@ def run_with(path_ms: float, **changes: Any) -> LatencyRun:
         load=LoadResult(PLAN.frame_count, PLAN.frame_count, PLAN.frame_count, {}, None, None, 0.0),
         delivered=delivered,
         official=compare(expected, receipts, [0], timed=False),
-        fire=FireCheck(len(messages), len(expected), 0, 0, 0),
+        fire=FireCheck(len(messages), len(expected), 0, 0, 0, 0),
         cpu=Usage({}, 0.0, ()),
         window_s=1.0,
         cores_by_part={},
@@ -98,6 +98,20 @@ def test_a_loss_at_an_official_client_counts() -> None:
     official = compare(expected, Receipts([], [], [], [], 0, [], 0.0), [0], timed=False)
     failed = {t.name for t in main_targets(run_with(20.0, official=official)) if not t.holds}
     assert failed == {"raises lost at a client", "clears lost at a client"}
+
+
+def test_a_raise_under_a_second_id_counts_wherever_it_is_seen() -> None:
+    run = run_with(20.0)
+    name = "raises under a second id"
+    doubled = msgspec.structs.replace(run.delivered, second_ids=1)
+    for changes in (
+        {"delivered": doubled},
+        {"official": msgspec.structs.replace(run.official, second_ids=1)},
+        {"fire": msgspec.structs.replace(run.fire, second_ids=1)},
+    ):
+        targets = main_targets(msgspec.structs.replace(run, **changes))
+        assert {target.name for target in targets if not target.holds} == {name}
+    assert not holds(run_with(20.0, delivered=doubled))
 
 
 def test_expected_raises_are_the_plans_at_its_start() -> None:
