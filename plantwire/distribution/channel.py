@@ -95,11 +95,18 @@ class Channel:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Start the time within which a token must be accepted."""
+        """Start the time within which a token must be accepted, anew where it runs already."""
         if self._closing:
             return
+        if self._deadline is not None:
+            self._deadline.cancel()
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(self._limits.connect_timeout_s, self._expire)
+
+    def leave(self) -> None:
+        """The client has left the namespace, its socket stays: it may connect again, but not idle on."""
+        self._open = False
+        self.start()
 
     def stop(self) -> None:
         """Release timers and tasks; the socket is gone."""

@@ -2,7 +2,8 @@
 
 In: CONNECT packets with `auth: {token}`, events from clients.
 Out: recipients of the fan-out; refusals and ends with a reason.
-Guarantees: nobody joins without a valid token, nor stays past its expiry; at most `clients_max` clients;
+Guarantees: nobody joins without a valid token, nor stays past its expiry; who leaves without closing the
+socket has the time of a new one to join again; at most `clients_max` clients;
 no event from a client raises: unknown, malformed and refused ones are counted.
 Not here: what clients receive (`hub`, `fanout`).
 """
@@ -115,6 +116,7 @@ class TelemetryNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         if self._entering.get(session.channel) is session:
             del self._entering[session.channel]
         self._fanout.leave(sid)
+        session.channel.leave()
         self._metrics.connections.set(len(self._sessions))
         self._presence.left(sid, session.recipient.claims.subject)
 

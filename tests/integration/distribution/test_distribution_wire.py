@@ -194,3 +194,31 @@ async def test_a_socket_without_a_token_is_closed_in_time(
         await until_closed(client)
         assert (client.close_code, client.close_reason) == (1008, "no-token-in-time")
     await until(lambda: distribution.metric("websocket_sockets") == 0)
+
+
+async def test_a_client_that_leaves_the_namespace_and_keeps_its_socket_is_closed_in_time(
+    live: LiveState, start_distribution: Callable[..., Distribution]
+) -> None:
+    distribution = start_distribution(connect_timeout_s="0.3")
+    async with wire(distribution.url, token()) as client:
+        await client.send(f"41{NAMESPACE},")
+        await until_closed(client)
+        assert (client.close_code, client.close_reason) == (1008, "no-token-in-time")
+    await until(lambda: distribution.metric("websocket_sockets") == 0)
+    assert distribution.metric("websocket_connections") == 0
+    assert "Traceback" not in distribution.log()
+
+
+async def test_a_client_that_leaves_and_joins_again_on_its_socket_stays(
+    live: LiveState, start_distribution: Callable[..., Distribution]
+) -> None:
+    distribution = start_distribution(connect_timeout_s="0.5")
+    async with wire(distribution.url, token()) as client:
+        await client.send(f"41{NAMESPACE},")
+        await client.send(f"40{NAMESPACE}," + json.dumps({"token": token()}))
+        await asyncio.sleep(1)  # longer than the time: nothing may happen
+        live.publish_alarm(alarm_event())
+        async with asyncio.timeout(DEADLINE_S):
+            while '"alarm"' not in str(await client.recv()):
+                pass
+        assert distribution.metric("websocket_connections") == 1

@@ -113,6 +113,27 @@ async def test_the_time_ends_with_connect_and_begins_again_with_disconnect() -> 
     await until(lambda: bool(socket.closes()))
 
 
+async def test_the_time_begins_again_when_the_client_leaves_and_nothing_is_written_then() -> None:
+    socket = Socket(timeout_s=0.05)
+    await socket.channel.send(CONNECT)
+    socket.channel.leave()
+    assert not write(socket.channel, b"1")
+    await until(lambda: bool(socket.closes()))
+    assert socket.closes() == [(1008, "no-token-in-time")]
+
+
+async def test_leaving_twice_gives_one_time_which_connecting_again_ends() -> None:
+    socket = Socket(timeout_s=0.05)
+    await socket.channel.send(CONNECT)
+    await socket.channel.send(DISCONNECT)
+    socket.channel.leave()
+    await socket.channel.send(CONNECT)
+    await asyncio.sleep(0.1)  # longer than the time: nothing may happen
+    assert socket.closes() == []
+    assert write(socket.channel, b"1")
+    socket.channel.stop()
+
+
 @pytest.mark.parametrize(
     ("message", "reason", "code"),
     [
