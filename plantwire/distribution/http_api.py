@@ -2,7 +2,8 @@
 
 In: requests, with a Bearer token under /api. Out: JSON; errors as problem+json.
 Guarantees: a token sees its own devices only; an answer from a picture that does not follow Redis at the
-moment says so in the header `Plantwire-Live: false`.
+moment, and a list of alarms that may lack some, says so in the header `Plantwire-Live: false`; latest
+values name the epoch that their `seq` counts in, in the header `Plantwire-Epoch`.
 Not here: Socket.IO (`sessions`), security headers and origins (`server`).
 """
 
@@ -28,6 +29,7 @@ from plantwire.schemas.problem import PROBLEM_MEDIA_TYPE, problem
 from plantwire.schemas.severity import Severity
 
 HEADER_LIVE: Final = "Plantwire-Live"
+HEADER_EPOCH: Final = "Plantwire-Epoch"
 
 _REASONS: Final = {
     401: "unauthorized",
@@ -96,11 +98,11 @@ def build_api(
 
     Caller = Annotated[Claims, Depends(claims_of)]  # noqa: N806 - a type
 
-    def answer(body: bytes) -> Response:
+    def answer(body: bytes, live: bool) -> Response:
         return Response(
             body,
             media_type="application/json",
-            headers={HEADER_LIVE: str(hub.live).lower(), "Cache-Control": "no-store"},
+            headers={HEADER_LIVE: str(live).lower(), "Cache-Control": "no-store"},
         )
 
     def require_picture() -> None:
@@ -113,7 +115,11 @@ def build_api(
     async def latest(claims: Caller) -> Response:
         """`[{deviceId, seq, timestamp, data}]` of every device that the token may see."""
         require_picture()
-        return answer(orjson.dumps(picture.latest(claims)))
+        response = answer(orjson.dumps(picture.latest(claims)), hub.live)
+        epoch = picture.epoch
+        if epoch is not None and epoch.isascii() and epoch.isprintable():
+            response.headers[HEADER_EPOCH] = epoch
+        return response
 
     @api.get("/api/alarms", tags=["alarms"], response_model=None)
     async def alarms(
@@ -136,7 +142,7 @@ def build_api(
             if (not wanted or alarm.header.severity in wanted)
             and (deviceId is None or alarm.header.device_id == deviceId)
         ]
-        return answer(b'{"alarms":' + alarm_array(found) + b"}")
+        return answer(b'{"alarms":' + alarm_array(found) + b"}", hub.alarms_complete)
 
     @api.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
@@ -145,7 +151,10 @@ def build_api(
 
     @api.get("/readyz", tags=["operation"])
     async def readyz() -> dict[str, Any]:
-        """200 while Redis answers and every channel is subscribed, else 503."""
+        """200 while Redis answers and every channel is subscribed, else 503.
+
+        `alarmsComplete` false is no reason for 503: the alarms and values that do come must reach someone.
+        """
         if not (hub.live and await redis_answers()):
             raise ProblemError(503, "unavailable", "Redis is not reachable or not subscribed.")
         return {

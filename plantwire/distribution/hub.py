@@ -2,7 +2,8 @@
 
 In: publications and snapshots, as bytes (`redis_feed`). Out: events to the fan-out.
 Guarantees: an alarm event reaches clients once, as soon as the first of its channels brings it; what was
-raised or cleared while Redis was away is told after it is back; malformed input is counted and dropped.
+raised or cleared while Redis was away is told after it is back; whenever the picture gets to hold every
+active alarm, clients get it anew; malformed input is counted and dropped.
 Not here: connections to Redis (`redis_feed`), connections to clients (`fanout`).
 """
 
@@ -64,6 +65,7 @@ class Hub:
         self._metrics = metrics
         self._now_ms = now_ms
         self._live = False
+        self._complete = False
         # Telemetry that comes while a snapshot is awaited; None while none is.
         self._held: deque[TelemetryUpdate] | None = deque(maxlen=HELD_MAX)
 
@@ -71,6 +73,11 @@ class Hub:
     def live(self) -> bool:
         """Whether the picture follows Redis at this moment."""
         return self._live
+
+    @property
+    def alarms_complete(self) -> bool:
+        """Whether the picture holds every alarm that is active at this moment."""
+        return self._live and self._picture.alarms_complete
 
     def receive_alarm(self, body: bytes) -> None:
         """Tell an alarm publication to clients, unless it came before."""
@@ -134,6 +141,7 @@ class Hub:
                 self._take(update)
         if first:
             self._fanout.admit_waiting()
+        self._renew_once_complete()
 
     def set_live(self, live: bool) -> None:
         """Say whether Redis is followed; clients are told when it changes."""
@@ -144,6 +152,14 @@ class Hub:
         log.info("source.live" if live else "source.lost")
         body = orjson.dumps({"live": live, "since": int(self._now_ms())})
         self._fanout.send_to_all(Packet(EVENT_SOURCE_STATUS, body))
+        self._renew_once_complete()
+
+    def _renew_once_complete(self) -> None:
+        """Give every client the state by which it can tell what cleared unheard, here and at the client."""
+        complete = self.alarms_complete
+        if complete and not self._complete:
+            self._fanout.renew_all()
+        self._complete = complete
 
     def _take(self, update: TelemetryUpdate) -> None:
         if self._held is not None:

@@ -56,6 +56,7 @@ class LivePicture:
     def __init__(self, revisions_max: int = REVISIONS_MAX) -> None:
         self.epoch: str | None = None
         self.loaded = False
+        # Whether Redis held every active alarm when the last snapshot was read.
         self.alarms_complete = False
         self._alarms: dict[str, Alarm] = {}
         self._devices: dict[str, DeviceState] = {}
@@ -138,12 +139,17 @@ class LivePicture:
         return visible
 
     def initial_state(self, claims: Claims, server_time_ms: int, live: bool) -> bytes:
-        """The body of `initial-state`: {epoch, serverTime, live, devices, alarms} as JSON."""
+        """The body of `initial-state`: {epoch, serverTime, live, alarmsComplete, devices, alarms} as JSON.
+
+        A client may take an alarm that is not listed for cleared only where `alarmsComplete` says so: a
+        process that started while Redis was being refilled has not heard of all of them.
+        """
         head = orjson.dumps(
             {
                 "epoch": self.epoch,
                 "serverTime": server_time_ms,
                 "live": live,
+                "alarmsComplete": live and self.alarms_complete,
                 "devices": self.latest(claims),
             }
         )

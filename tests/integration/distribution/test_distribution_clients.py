@@ -27,7 +27,7 @@ async def test_a_client_gets_the_state_and_then_what_happens(
     await until(lambda: distribution.metric("websocket_connections") == 0)
     async with screen(distribution.url) as client:
         (state,) = client.of("initial-state")
-        assert state.keys() == {"epoch", "serverTime", "live", "devices", "alarms"}
+        assert state.keys() == {"epoch", "serverTime", "live", "alarmsComplete", "devices", "alarms"}
         assert abs(state["serverTime"] - time.time() * 1000) < 5000
         assert state["live"] is True
         await client.until(lambda: client.of("initial-state")[-1]["alarms"] or client.of("alarm"))

@@ -31,6 +31,9 @@ def test_latest_values_are_those_the_token_may_see(live: LiveState, distribution
     assert answer.json() == [{"deviceId": "press-1", "seq": 1, "timestamp": 1000, "data": {"n": 1.5}}]
     assert answer.headers["plantwire-live"] == "true"
     assert answer.headers["content-type"] == "application/json"
+    wait_for(lambda: "plantwire-epoch" in get(distribution, path, token()).headers)
+    answer = get(distribution, path, token())
+    assert answer.headers["plantwire-epoch"] == get(distribution, "/readyz").json()["epoch"]
 
 
 def test_alarms_are_sorted_and_filtered(live: LiveState, distribution: Distribution) -> None:

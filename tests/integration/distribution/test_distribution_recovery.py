@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -124,6 +125,11 @@ async def test_a_redis_that_lost_everything_keeps_alarms_until_they_are_known_ag
         server.wait_ready(READY_S)
         return LiveState(redis.Redis.from_url(server.url))
 
+    def killed() -> None:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)  # an orderly stop would keep the data
+        server.stop()
+
     live = await asyncio.to_thread(started)
     try:
         live.mark_alarms_complete()
@@ -134,7 +140,7 @@ async def test_a_redis_that_lost_everything_keeps_alarms_until_they_are_known_ag
         distribution = await asyncio.to_thread(start_distribution, server.url)
         async with screen(distribution.url) as client:
             (before,) = client.of("initial-state")
-            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(killed)
             await client.until(lambda: client.of("source-status"))
             live = await asyncio.to_thread(started)
             await client.until(lambda: client.of("source-status")[-1]["live"])
@@ -148,6 +154,7 @@ async def test_a_redis_that_lost_everything_keeps_alarms_until_they_are_known_ag
             after = client.of("initial-state")[-1]
             assert {a["alarmId"] for a in after["alarms"]} == {"stays", "over"}
             assert client.of("alarm-cleared") == []
+            assert after["alarmsComplete"] is False
             seen = [d["seq"] for d in after["devices"]] + [m["seq"] for m in client.of("telemetry")]
             assert set(seen) == {1}
             live.publish_alarm(alarm_event(alarm_id="stays"))
@@ -155,8 +162,43 @@ async def test_a_redis_that_lost_everything_keeps_alarms_until_they_are_known_ag
             await client.until(lambda: client.of("alarm-cleared"))
             assert [a["alarmId"] for a in client.of("alarm-cleared")] == ["over"]
             assert client.of("alarm") == []
+            await client.until(lambda: client.of("initial-state")[-1]["alarmsComplete"])
+            assert [a["alarmId"] for a in client.of("initial-state")[-1]["alarms"]] == ["stays"]
     finally:
         await asyncio.to_thread(server.stop)
+
+
+async def test_a_process_that_starts_before_redis_has_all_alarms_serves_what_there_is_and_says_so(
+    redis_url: str, start_distribution: Callable[..., Distribution]
+) -> None:
+    def emptied() -> LiveState:
+        client = redis.Redis.from_url(redis_url)
+        client.flushall()
+        return LiveState(client)
+
+    live = await asyncio.to_thread(emptied)
+    live.publish_telemetry("press-1", 1, {"n": 1})
+    distribution = await asyncio.to_thread(start_distribution, redis_url)
+
+    async def answer(path: str) -> httpx.Response:
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token()}"}) as client:
+            return await client.get(distribution.url + path)
+
+    async with screen(distribution.url) as client:
+        (state,) = client.of("initial-state")
+        assert (state["live"], state["alarmsComplete"], state["alarms"]) == (True, False, [])
+        assert (await answer("/api/alarms")).headers["plantwire-live"] == "false"
+        assert (await answer("/api/devices/telemetry/latest")).headers["plantwire-live"] == "true"
+        assert (await answer("/readyz")).json()["alarmsComplete"] is False
+        live.publish_telemetry("press-1", 2, {"n": 2})
+        live.publish_alarm(alarm_event(alarm_id="raised"))
+        await client.until(lambda: client.of("telemetry") and client.of("alarm"))
+        live.mark_alarms_complete()
+        await client.until(lambda: len(client.of("initial-state")) > 1)
+        state = client.of("initial-state")[-1]
+        assert (state["alarmsComplete"], [a["alarmId"] for a in state["alarms"]]) == (True, ["raised"])
+        assert client.of("alarm-cleared") == []
+        assert (await answer("/api/alarms")).headers["plantwire-live"] == "true"
 
 
 async def test_without_redis_the_process_is_up_and_says_so(

@@ -38,11 +38,14 @@ class World:
         return True
 
     async def begin(self, snapshot: Snapshot | None = None) -> None:
-        self.hub.begin_snapshot()
-        self.hub.finish_snapshot(snapshot or Snapshot("e1", True, [], {}))
+        self.snapshot(snapshot or Snapshot("e1", True, [], {}))
         self.fanout.join(Recipient("a", EVERYTHING, self))
         await self.fanout.flush()
         self.events.clear()
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self.hub.begin_snapshot()
+        self.hub.finish_snapshot(snapshot)
 
     def told(self) -> list[str]:
         return [event for event, _ in self.events]
@@ -148,3 +151,40 @@ async def test_clients_are_told_when_the_source_is_lost_and_back(world: World) -
         ("source-status", {"live": True, "since": 1_700_000_000_000}),
         ("source-status", {"live": False, "since": 1_700_000_000_000}),
     ]
+
+
+async def test_a_start_before_all_alarms_are_known_tells_so_and_gives_the_state_anew_once_they_are() -> None:
+    world = World()
+    world.hub.set_live(True)
+    await world.begin(Snapshot("e1", False, [], {}))
+    assert not world.hub.alarms_complete
+    assert orjson.loads(world.picture.initial_state(EVERYTHING, 0, world.hub.live))["alarmsComplete"] is False
+    world.hub.receive_telemetry(telemetry(1))
+    world.hub.receive_alarm(wire(alarm_id="raised-meanwhile"))
+    await world.fanout.flush()
+    assert world.told() == ["alarm", "telemetry"]
+    world.events.clear()
+    known = [parse_alarm(wire(alarm_id=alarm_id)) for alarm_id in ("held", "raised-meanwhile")]
+    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1})}))
+    await world.fanout.flush()
+    assert world.told() == ["alarm", "initial-state"]
+    state = world.events[-1][1]
+    assert state["alarmsComplete"] is True
+    assert {a["alarmId"] for a in state["alarms"]} == {"held", "raised-meanwhile"}  # type: ignore[attr-defined]
+    world.events.clear()
+    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1})}))
+    await world.fanout.flush()
+    assert world.told() == []
+
+
+async def test_a_client_of_a_picture_that_was_cut_off_gets_it_anew_when_redis_is_back(world: World) -> None:
+    world.hub.set_live(True)
+    await world.fanout.flush()
+    world.hub.set_live(False)
+    assert not world.hub.alarms_complete
+    world.events.clear()
+    world.snapshot(Snapshot("e1", True, [], {}))
+    world.hub.set_live(True)
+    await world.fanout.flush()
+    assert world.told() == ["source-status", "initial-state"]
+    assert world.events[-1][1]["alarmsComplete"] is True

@@ -117,6 +117,14 @@ def test_a_redis_without_its_alarms_clears_nothing() -> None:
     assert [a.header.kind for a in picture.apply_snapshot(loaded(epoch="e2")).alarms] == ["CLEARED"]
 
 
+@pytest.mark.parametrize(("complete", "live"), [(False, True), (True, False), (True, True)])
+def test_the_state_says_whether_its_alarms_are_all_that_are_active(complete: bool, live: bool) -> None:
+    picture = LivePicture()
+    picture.apply_snapshot(loaded(complete=complete))
+    state = orjson.loads(picture.initial_state(EVERYTHING, 5, live))
+    assert state["alarmsComplete"] is (complete and live)
+
+
 def test_telemetry_that_was_missed_makes_the_state_changed() -> None:
     picture = LivePicture()
     assert not picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1}))).state_changed

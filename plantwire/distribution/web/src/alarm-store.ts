@@ -41,17 +41,18 @@ export class AlarmStore {
   }
 
   /**
-   * Takes the list of what is active. An alarm held as active and not in the list has cleared while
-   * this page did not listen, unless its last event came after `connectedAtMs`.
+   * Takes the list of what is active. An alarm held as active and not in a list that is `complete` has
+   * cleared while this page did not listen, unless its last event came after `connectedAtMs`.
    * Returns the alarms that became critical unseen.
    */
-  applySnapshot(alarms: readonly Alarm[], nowMs: number, connectedAtMs: number): Alarm[] {
+  applySnapshot(alarms: readonly Alarm[], complete: boolean, nowMs: number, connectedAtMs: number): Alarm[] {
     const listed = new Set<string>();
     const newlyCritical: Alarm[] = [];
     for (const alarm of alarms) {
       listed.add(alarm.alarmId);
       if (this.take(alarm, nowMs, 0).newlyCritical) newlyCritical.push(alarm);
     }
+    if (!complete) return newlyCritical;
     for (const [id, entry] of this.entries) {
       if (entry.active && !listed.has(id) && entry.eventAtMs < connectedAtMs) {
         this.entries.set(id, { ...entry, active: false, clearedAtMs: nowMs });

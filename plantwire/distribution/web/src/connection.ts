@@ -10,6 +10,7 @@
 
 import { io, type Socket } from "socket.io-client";
 import { nowMs } from "./clock";
+import { poll, TokenRefused, type Polled } from "./polling";
 import { backoffMs, isTokenRefusal, reasonInWords } from "./retry";
 import {
   parseAlarm,
@@ -31,7 +32,7 @@ const POLL_TIMEOUT_MS = 4_000;
 export interface ConnectionListener {
   stateChanged(state: ConnectionState, detail: string): void;
   snapshot(snapshot: Snapshot, connectedAtMs: number): void;
-  polled(devices: readonly Telemetry[], alarms: readonly Alarm[], askedAtMs: number): void;
+  polled(polled: Polled, askedAtMs: number): void;
   telemetry(message: Telemetry): void;
   /** An earlier message that was asked for. */
   caughtUp(message: Telemetry): void;
@@ -158,7 +159,7 @@ export class Connection {
     this.failures += 1;
     const words = reasonInWords(reason);
     if (this.state === "connecting" || this.state === "live") this.setState("reconnecting", words);
-    if (this.failures >= ATTEMPTS_BEFORE_POLLING && this.pollTimer === undefined) void this.poll();
+    if (this.failures >= ATTEMPTS_BEFORE_POLLING && this.pollTimer === undefined) void this.pollOn();
     this.retryLater();
   }
 
@@ -167,21 +168,17 @@ export class Connection {
     this.retryTimer = setTimeout(() => this.socket?.connect(), backoffMs(this.failures, Math.random()));
   }
 
-  private async poll(): Promise<void> {
+  private async pollOn(): Promise<void> {
     const abort = new AbortController();
     this.pollAbort = abort;
     const askedAtMs = nowMs();
     try {
-      const [latest, alarms] = await Promise.all([
-        this.get("/api/devices/telemetry/latest", abort.signal),
-        this.get("/api/alarms", abort.signal),
-      ]);
+      const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(POLL_TIMEOUT_MS)]);
+      const polled = await poll(fetch, this.token, signal);
       if (abort.signal.aborted) return;
-      const devices = parseList(latest, parseTelemetry);
-      const listed = parseList((alarms as { alarms?: unknown } | null)?.alarms, parseAlarm);
-      if (devices.rejected + listed.rejected > 0) this.listener.rejected(devices.rejected + listed.rejected);
+      if (polled.rejected > 0) this.listener.rejected(polled.rejected);
       this.setState("polling", "every 5 s");
-      this.listener.polled(devices.entries, listed.entries, askedAtMs);
+      this.listener.polled(polled, askedAtMs);
     } catch (error) {
       if (abort.signal.aborted) return;
       if (error instanceof TokenRefused) {
@@ -190,17 +187,7 @@ export class Connection {
       }
       this.setState("offline", "no answer from the server");
     }
-    this.pollTimer = setTimeout(() => void this.poll(), POLL_EVERY_MS);
-  }
-
-  private async get(path: string, signal: AbortSignal): Promise<unknown> {
-    const answer = await fetch(path, {
-      headers: { Authorization: `Bearer ${this.token}` },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(POLL_TIMEOUT_MS)]),
-    });
-    if (answer.status === 401 || answer.status === 403) throw new TokenRefused("the server refuses the token");
-    if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-    return answer.json();
+    this.pollTimer = setTimeout(() => void this.pollOn(), POLL_EVERY_MS);
   }
 
   private stopPolling(): void {
@@ -215,5 +202,3 @@ export class Connection {
     this.listener.stateChanged(state, detail);
   }
 }
-
-class TokenRefused extends Error {}

@@ -78,14 +78,16 @@ const connection = new Connection({
       skewMs = Math.abs(difference) > SKEW_SHOWN_MS ? difference : 0;
     }
     telemetry.applySnapshot(snapshot.epoch, snapshot.devices, now, now + skewMs);
-    attention.raise(alarms.applySnapshot(snapshot.alarms, now, connectedAtMs));
+    attention.raise(alarms.applySnapshot(snapshot.alarms, snapshot.alarmsComplete, now, connectedAtMs));
+    alarmsView.setComplete(snapshot.alarmsComplete);
     alarmsChanged();
     devicesView.tick(now);
   },
-  polled: (devices, listed, askedAtMs) => {
+  polled: (polled, askedAtMs) => {
     const now = nowMs();
-    telemetry.applySnapshot(null, devices, now, now + skewMs);
-    attention.raise(alarms.applySnapshot(listed, now, askedAtMs));
+    telemetry.applySnapshot(polled.epoch, polled.devices, now, now + skewMs);
+    attention.raise(alarms.applySnapshot(polled.alarms, polled.alarmsComplete, now, askedAtMs));
+    alarmsView.setComplete(polled.alarmsComplete);
     alarmsChanged();
   },
   telemetry: (message) => telemetry.apply(message, nowMs()),

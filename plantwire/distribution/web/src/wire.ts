@@ -77,6 +77,8 @@ export interface Snapshot {
   readonly serverTime: number | null;
   readonly devices: readonly Telemetry[];
   readonly alarms: readonly Alarm[];
+  /** False where active alarms may be missing in `alarms`, so that none may be taken for cleared. */
+  readonly alarmsComplete: boolean;
   /** How many entries were left out because they were not valid. */
   readonly rejected: number;
 }
@@ -181,6 +183,7 @@ export function parseSnapshot(raw: unknown): Snapshot | null {
     serverTime: isTime(raw["serverTime"]) ? raw["serverTime"] : null,
     devices: devices.entries,
     alarms: alarms.entries,
+    alarmsComplete: raw["alarmsComplete"] !== false,
     rejected: devices.rejected + alarms.rejected,
   };
 }

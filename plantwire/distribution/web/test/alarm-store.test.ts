@@ -77,7 +77,7 @@ test("what a snapshot no longer lists has cleared, unless it came after connecti
   const store = new AlarmStore();
   store.apply(alarm("before", 1), 100);
   store.apply(alarm("after", 1), 300);
-  store.applySnapshot([alarm("listed", 1)], 400, 200);
+  store.applySnapshot([alarm("listed", 1)], true, 400, 200);
   assert.equal(store.get("before")?.active, false);
   assert.equal(store.get("before")?.clearedAtMs, 400);
   assert.equal(store.get("after")?.active, true);
@@ -87,24 +87,35 @@ test("what a snapshot no longer lists has cleared, unless it came after connecti
 test("a snapshot older than what came live does not undo it", () => {
   const store = new AlarmStore();
   store.apply(alarm("a", 2, { kind: "CLEARED" }), 300);
-  store.applySnapshot([alarm("a", 1)], 400, 200);
+  store.applySnapshot([alarm("a", 1)], true, 400, 200);
   assert.equal(store.get("a")?.active, false);
+});
+
+test("a snapshot that is not complete clears nothing, and a complete one later does", () => {
+  const store = new AlarmStore();
+  store.apply(alarm("held", 1), 100);
+  const raised = store.applySnapshot([alarm("listed", 1, { severity: "CRITICAL" })], false, 300, 200);
+  assert.deepEqual(raised.map((entry) => entry.alarmId), ["listed"]);
+  assert.equal(store.get("held")?.active, true);
+  store.applySnapshot([alarm("listed", 1)], true, 400, 200);
+  assert.equal(store.get("held")?.active, false);
+  assert.equal(store.get("listed")?.active, true);
 });
 
 test("an alarm taken for cleared comes back when a snapshot lists it", () => {
   const store = new AlarmStore();
   store.apply(alarm("a", 1), 100);
-  store.applySnapshot([], 300, 200);
+  store.applySnapshot([], true, 300, 200);
   assert.equal(store.get("a")?.active, false);
-  store.applySnapshot([alarm("a", 1)], 500, 400);
+  store.applySnapshot([alarm("a", 1)], true, 500, 400);
   assert.equal(store.get("a")?.active, true);
 });
 
 test("a snapshot names the criticals that this page had not shown", () => {
   const store = new AlarmStore();
   const critical = alarm("c", 1, { severity: "CRITICAL" });
-  assert.deepEqual(store.applySnapshot([critical, alarm("h", 1)], 0, 0).map((a) => a.alarmId), ["c"]);
-  assert.deepEqual(store.applySnapshot([critical], 0, 0), []);
+  assert.deepEqual(store.applySnapshot([critical, alarm("h", 1)], true, 0, 0).map((a) => a.alarmId), ["c"]);
+  assert.deepEqual(store.applySnapshot([critical], true, 0, 0), []);
 });
 
 test("cleared alarms are forgotten after some minutes, active ones are not", () => {

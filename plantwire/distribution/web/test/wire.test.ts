@@ -73,3 +73,10 @@ test("a server with an empty history has no epoch; one without live data says so
   assert.deepEqual(parseSourceStatus({ live: true, since: 7 }), { live: true, since: 7 });
   assert.equal(parseSourceStatus({ live: "yes" }), null);
 });
+
+test("a state that does not say whether its alarms are complete is taken for complete", () => {
+  const state = { epoch: "e", serverTime: 5, devices: [], alarms: [] };
+  assert.equal(parseSnapshot(state)?.alarmsComplete, true);
+  assert.equal(parseSnapshot({ ...state, alarmsComplete: true })?.alarmsComplete, true);
+  assert.equal(parseSnapshot({ ...state, alarmsComplete: false })?.alarmsComplete, false);
+});

@@ -35,6 +35,7 @@ export class AlarmsView implements View {
   private readonly empty = byId("alarms-empty");
   private readonly note = byId("alarms-note");
   private readonly rows = new Map<string, Row>();
+  private complete = true;
 
   constructor(
     private readonly store: AlarmStore,
@@ -50,6 +51,11 @@ export class AlarmsView implements View {
       const row = id === undefined ? undefined : this.rows.get(id);
       if (row !== undefined) this.onChoose(row.entry.alarm.deviceId, row.entry.alarm.metric);
     });
+  }
+
+  /** Whether the server has told all that is active; the caller has the list drawn. */
+  setComplete(complete: boolean): void {
+    this.complete = complete;
   }
 
   render(): boolean {
@@ -90,9 +96,11 @@ export class AlarmsView implements View {
 
   private renderNote(entries: readonly AlarmEntry[], shown: number): void {
     const active = entries.filter((entry) => entry.active).length;
-    this.empty.hidden = active > 0;
+    // "None" would be a claim.
+    this.empty.hidden = active > 0 || !this.complete;
     const cleared = entries.length - active;
     const parts = [`${active} active`];
+    if (!this.complete) parts.push("more may be: the server does not know all yet");
     if (cleared > 0) parts.push(`${cleared} cleared`);
     if (entries.length > shown) parts.push(`${entries.length - shown} more not listed`);
     if (this.store.dropped > 0) parts.push(`${this.store.dropped} dropped`);
