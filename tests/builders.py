@@ -11,6 +11,7 @@ from plantwire.schemas.records import AlarmEvent, AlarmKind
 from plantwire.schemas.severity import Severity
 
 TOKEN_SECRET = "for-tests-only-" + "0123456789abcdef" * 2
+ALARM_ID = "260a614be2a972383a11006d"
 AUTHORITY = TokenAuthority(TOKEN_SECRET, "plantwire", "plantwire")
 
 
@@ -18,7 +19,7 @@ def alarm_event(**changes: Any) -> AlarmEvent:
     """A critical alarm of press-1, raised now."""
     now_us = time.time_ns() // 1000
     fields: dict[str, Any] = {
-        "alarm_id": "press-1:over-temperature:1",
+        "alarm_id": ALARM_ID,
         "revision": 1,
         "rule_id": "over-temperature",
         "rule_version": 1,

@@ -24,7 +24,7 @@ from plantwire.platform.live_state import LiveState
 from plantwire.schemas.records import AlarmKind
 from plantwire.schemas.severity import Severity
 from plantwire.stack.ports import free_ports
-from tests.builders import TOKEN_SECRET, alarm_event, token
+from tests.builders import ALARM_ID, TOKEN_SECRET, alarm_event, token
 
 pytestmark = pytest.mark.browser
 
@@ -201,20 +201,20 @@ def test_an_alarm_appears_changes_and_clears(page: Page, server: Server, live: L
     page.await_connection("live")
     live.publish_alarm(alarm_event(severity=Severity.HIGH.value, message="press-1 is hot"))
 
-    row = page.await_alarm("press-1:over-temperature:1", Severity.HIGH, "active")
+    row = page.await_alarm(ALARM_ID, Severity.HIGH, "active")
     assert "press-1 is hot" in row.text
     assert "limit 100" in row.text
     assert not page.shown("#banner")
     wait_for(lambda: page.text('.count[data-severity="HIGH"] .count-number') == "1", "one HIGH is counted")
 
     live.publish_alarm(alarm_event(revision=2, kind=AlarmKind.SEVERITY_CHANGED))
-    page.await_alarm("press-1:over-temperature:1", Severity.CRITICAL, "active")
+    page.await_alarm(ALARM_ID, Severity.CRITICAL, "active")
     wait_for(lambda: page.shown("#banner"), "the banner calls")
     wait_for(lambda: "Critical alarm" in page.text("#announce-now"), "the critical alarm is announced")
     assert page.driver.title == "(1) critical – Plantwire"
 
     live.publish_alarm(alarm_event(revision=3, kind=AlarmKind.CLEARED, value=95.0))
-    page.await_alarm("press-1:over-temperature:1", Severity.CRITICAL, "cleared")
+    page.await_alarm(ALARM_ID, Severity.CRITICAL, "cleared")
     wait_for(lambda: not page.shown("#banner"), "the banner has gone")
     assert page.driver.title == "Plantwire"
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "[data-alarm-id]")) == 1
@@ -297,10 +297,10 @@ def test_a_network_without_websockets_is_polled(page: Page, server: Server, live
     try:
         page.open(server.url, token())
         page.await_connection("polling")
-        page.await_alarm("press-1:over-temperature:1", Severity.HIGH, "active")
+        page.await_alarm(ALARM_ID, Severity.HIGH, "active")
         live.publish_alarm(alarm_event(severity=Severity.HIGH.value, revision=2, kind=AlarmKind.CLEARED))
         live.publish_telemetry("press-1", time.time_ns() // 1_000_000, {"temperature": 72.25})
-        page.await_alarm("press-1:over-temperature:1", Severity.HIGH, "cleared")
+        page.await_alarm(ALARM_ID, Severity.HIGH, "cleared")
         value = '[data-device-id="press-1"] [data-metric="temperature"] .cell-value'
         wait_for(lambda: page.text(value) == "72.25", "the value follows")
         server.kill()
