@@ -72,6 +72,16 @@ class FlinkJobs:
         alive = [job for job in jobs if job["name"] == name and job["state"] in ALIVE]
         return max(alive, key=lambda job: int(job["start-time"]), default=None)
 
+    def adopt(self, name: str, job: Mapping[str, Any]) -> None:
+        """Remember the living `job` (as `find` gave it) as the run of `name`, if it is not remembered yet.
+
+        So it is when Flink took it and its client, or the supervisor, ended before they could say so.
+        """
+        job_id = str(job["jid"])
+        if self._recall().get(name, {}).get("job_id") != job_id:
+            # It was told to go on from where a submission would have gone on from now.
+            self._remember(name, {"job_id": job_id, "resumed_from": self.resume_point(name)})
+
     def stop(self, name: str, timeout_s: float) -> str | None:
         """Stop the job with a savepoint and remember it; returns its path.
 

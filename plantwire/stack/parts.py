@@ -230,9 +230,14 @@ class Job(Fixture):
         self._variables = dict(variables)
         self._savepoint_timeout_s = savepoint_timeout_s
         self._ended: str | None = None
+        self._supervised = False
 
     def prepare(self) -> None:
-        if self._jobs.find(self.name) is None:
+        self._supervised = True
+        job = self._jobs.find(self.name)
+        if isinstance(job, dict):
+            self._jobs.adopt(self.name, job)
+        elif job is None:
             self._jobs.submit(self.name, self._script, [self.name], self._variables)
         self._ended = None
 
@@ -243,6 +248,8 @@ class Job(Fixture):
         if job is None:
             self._ended = f"{self.name} is not among Flink's running jobs"
             return self._ended
+        if self._supervised:  # others who ask change nothing
+            self._jobs.adopt(self.name, job)
         tasks = job["tasks"]
         if job["state"] == "RUNNING" and tasks["running"] == tasks["total"]:
             return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plantwire.stack.flink_jobs import FlinkJobs, newest_checkpoint, reason
+from plantwire.stack.parts import Job
 from plantwire.stack.servers.flink_installation import FlinkInstallation, flatten
 
 
@@ -63,6 +65,78 @@ def test_pruning_keeps_what_is_resumed_from(jobs: FlinkJobs, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "savepoints").iterdir()] == ["savepoint-2"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert jobs.resume_point("alarm-detection") == kept
+
+
+def _flink_says(monkeypatch: pytest.MonkeyPatch, *jobs: dict[str, Any] | str) -> None:
+    answer = jobs[0] if jobs and isinstance(jobs[0], str) else list(jobs)
+    monkeypatch.setattr("plantwire.stack.flink_jobs.flink_jobs", lambda _rest: answer)
+
+
+def _living(job_id: str) -> dict[str, Any]:
+    tasks = {"running": 2, "total": 2}
+    return {"jid": job_id, "name": "alarm-detection", "state": "RUNNING", "start-time": 1, "tasks": tasks}
+
+
+def _part(jobs: FlinkJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    def submit(*_: object) -> str:
+        raise AssertionError("a job that lives is not submitted again")
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return Job("alarm-detection", jobs, tmp_path / "main.py", {}, 1.0, tmp_path / "log")
+
+
+def _entry(tmp_path: Path) -> Any:
+    return json.loads((tmp_path / "jobs.json").read_text())["alarm-detection"]
+
+
+def test_a_living_job_that_nobody_remembers_is_resumed_from_its_newest_checkpoint(
+    jobs: FlinkJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    savepoint = _complete(tmp_path / "savepoints" / "savepoint-1")
+    _remember(tmp_path, job_id="older", savepoint=savepoint)
+    _flink_says(monkeypatch, _living("accepted"))
+    _part(jobs, tmp_path, monkeypatch).prepare()
+    assert _entry(tmp_path) == {"job_id": "accepted", "resumed_from": savepoint}
+    # Without a checkpoint of its own it goes back to where it came from …
+    jobs.prune()
+    assert jobs.resume_point("alarm-detection") == savepoint
+    newest = _complete(tmp_path / "checkpoints" / "accepted" / "chk-4")
+    # … and with one, to that.
+    jobs.prune()
+    assert jobs.resume_point("alarm-detection") == newest
+    assert Path(newest.removeprefix("file:")).exists()
+
+
+def test_a_job_that_was_not_known_at_first_is_remembered_when_it_is_found(
+    jobs: FlinkJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _flink_says(monkeypatch, "JobManager does not answer")
+    part = _part(jobs, tmp_path, monkeypatch)
+    part.prepare()
+    assert not (tmp_path / "jobs.json").exists()
+    _flink_says(monkeypatch, _living("accepted"))
+    assert part.probe() is None
+    assert _entry(tmp_path) == {"job_id": "accepted", "resumed_from": None}
+
+
+def test_a_job_that_is_remembered_is_left_as_it_is(
+    jobs: FlinkJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _remember(tmp_path, job_id="abc", resumed_from="file:///somewhere")
+    before = (tmp_path / "jobs.json").stat().st_ino
+    _flink_says(monkeypatch, _living("abc"))
+    part = _part(jobs, tmp_path, monkeypatch)
+    part.prepare()
+    assert part.probe() is None
+    assert (tmp_path / "jobs.json").stat().st_ino == before
+
+
+def test_asking_from_outside_of_the_supervisor_remembers_nothing(
+    jobs: FlinkJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _flink_says(monkeypatch, _living("accepted"))
+    assert _part(jobs, tmp_path, monkeypatch).probe() is None
+    assert not (tmp_path / "jobs.json").exists()
 
 
 @pytest.mark.parametrize(
