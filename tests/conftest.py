@@ -5,6 +5,7 @@ They are the embedded servers of the stack itself, so every run proves those too
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,8 +71,9 @@ def mqtt_url(servers_home: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def database_url(servers_home: Path) -> Iterator[str]:
-    """URL of an empty PostgreSQL database."""
-    postgres = Postgres(servers_home / "postgres", *free_ports(1), servers_home / "postgres.log")
+    """URL of an empty PostgreSQL database, with its password."""
+    password = secrets.token_urlsafe(32)
+    postgres = Postgres(servers_home / "postgres", *free_ports(1), servers_home / "postgres.log", password)
     with running(postgres):
         yield postgres.url
 

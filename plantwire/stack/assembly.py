@@ -1,17 +1,22 @@
 """Which parts the stack has, what each is told, and what each needs first: the composition root.
 
-In: settings and the token key. Out: parts with their needs. Nothing is started here.
+In: settings and secrets. Out: parts with their needs. Nothing is started here.
 Not here: how a part works (servers/, parts.py), who starts it (supervisor.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from pydantic import SecretStr
+
+from plantwire.stack.environment import grant, secrets_here
+from plantwire.stack.errors import StackError
 from plantwire.stack.flink_jobs import FlinkJobs
 from plantwire.stack.health import probe_database, probe_flink, probe_kafka, probe_mqtt, probe_redis
 from plantwire.stack.parts import ExternalServer, Job, Part, Rules, Service, Simulator, Topics
+from plantwire.stack.secret import Secrets
 from plantwire.stack.servers.flink import JobManager, TaskManager
 from plantwire.stack.servers.flink_installation import FlinkInstallation
 from plantwire.stack.servers.kafka import Kafka
@@ -26,15 +31,10 @@ JOBS_SCRIPT = PROJECT / "plantwire" / "jobs" / "main.py"
 Assembly = list[tuple[Part, frozenset[str]]]
 
 
-def assemble(settings: StackSettings, secret: str | None, *, simulator: bool) -> Assembly:
-    """Every part with the names of those that must be well before it starts.
-
-    `secret` may be None where nothing is started (status only asks).
-    """
+def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> Assembly:
+    """Every part with the names of those that must be well before it starts, and what it is told."""
     home, logs = settings.home, settings.home / "logs"
     addresses = settings.addresses()
-    variables = settings.variables()
-    trusted = variables if secret is None else {**variables, "PLANTWIRE_TOKEN_SECRET": secret}
     ports = (settings.kafka_port, settings.kafka_controller_port)
 
     def server(name: str, own: Callable[[], Part], probe: Callable[[], str | None]) -> Part:
@@ -52,21 +52,34 @@ def assemble(settings: StackSettings, secret: str | None, *, simulator: bool) ->
     )
     database = server(
         "database",
-        lambda: Postgres(home / "postgres", settings.database_port, logs / "postgres.log"),
+        lambda: _postgres(settings, secrets),
         partial(probe_database, addresses.database),
     )
     mqtt = server(
         "mqtt",
         lambda: Mqtt(home / "mqtt", settings.mqtt_port, logs / "mqtt.log"),
-        partial(probe_mqtt, addresses.mqtt),
+        partial(
+            probe_mqtt,
+            addresses.mqtt,
+            settings.mqtt_username,
+            _shown(settings.mqtt_password),
+            settings.mqtt_tls_ca,
+        ),
     )
-    flink, workers, jobs = _flink(settings)
-    gateway = Service("gateway", "plantwire.gateway", settings.gateway_port, trusted, logs / "gateway.log")
+    told = _told(settings, secrets)
+    flink, workers, jobs = _flink(settings, told)
+    gateway = Service(
+        "gateway",
+        "plantwire.gateway",
+        settings.gateway_port,
+        grant(told, "PLANTWIRE_TOKEN_SECRET", "PLANTWIRE_MQTT", "PLANTWIRE_MQTT_PASSWORD"),
+        logs / "gateway.log",
+    )
     distribution = Service(
         "distribution",
         "plantwire.distribution",
         settings.distribution_port,
-        trusted,
+        grant(told, "PLANTWIRE_TOKEN_SECRET", "PLANTWIRE_REDIS", "PLANTWIRE_DATABASE"),
         logs / "distribution.log",
     )
     nothing: frozenset[str] = frozenset()
@@ -79,7 +92,10 @@ def assemble(settings: StackSettings, secret: str | None, *, simulator: bool) ->
     job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(JOBS)]})
     parts += [(job, job_needs) for job in jobs]
     if simulator:
-        device = Simulator(trusted, logs / "simulator.log")
+        variables = grant(
+            told, "PLANTWIRE_TOKEN_SECRET", "PLANTWIRE_TOKEN", "PLANTWIRE_MQTT", "PLANTWIRE_MQTT_PASSWORD"
+        )
+        device = Simulator(variables, logs / "simulator.log")
         parts.append((device, frozenset({"gateway", *(job.name for job in jobs)})))
     return parts
 
@@ -97,10 +113,31 @@ def flink_jobs(settings: StackSettings, installation: FlinkInstallation) -> Flin
     return FlinkJobs(installation, settings.addresses().flink, settings.home / "flink" / "jobs.json")
 
 
-def _flink(settings: StackSettings) -> tuple[list[Part], list[str], list[Job]]:
+def _postgres(settings: StackSettings, secrets: Secrets) -> Postgres:
+    if secrets.database is None:
+        raise StackError("The embedded database has no password")
+    folder, log_file = settings.home / "postgres", settings.home / "logs" / "postgres.log"
+    return Postgres(folder, settings.database_port, log_file, secrets.database)
+
+
+def _told(settings: StackSettings, secrets: Secrets) -> dict[str, str]:
+    """Everything that some process has to know; none is told all of it."""
+    told = {**secrets_here(), **settings.variables()}
+    if secrets.token is not None:
+        told["PLANTWIRE_TOKEN_SECRET"] = secrets.token
+    if not settings.is_external("database"):
+        told["PLANTWIRE_DATABASE"] = _postgres(settings, secrets).url
+    return told
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part], list[str], list[Job]]:
     """The cluster's parts (the one to ask first), the names of its TaskManagers, and the jobs."""
     logs = settings.home / "logs"
-    addresses, variables = settings.addresses(), settings.variables()
+    addresses = settings.addresses()
     installation = flink_installation(settings)
     parts: list[Part]
     workers: list[str] = []
@@ -110,7 +147,7 @@ def _flink(settings: StackSettings) -> tuple[list[Part], list[str], list[Job]]:
     else:
         numbers = range(1, len(JOBS) + settings.flink_spare_task_managers + 1)
         managers = [
-            TaskManager(installation, number, variables, logs / f"taskmanager-{number}.log")
+            TaskManager(installation, number, grant(told), logs / f"taskmanager-{number}.log")
             for number in numbers
         ]
         workers = [manager.name for manager in managers]
@@ -121,7 +158,7 @@ def _flink(settings: StackSettings) -> tuple[list[Part], list[str], list[Job]]:
             name,
             known,
             JOBS_SCRIPT,
-            variables,
+            grant(told, "PLANTWIRE_REDIS", "PLANTWIRE_DATABASE"),
             settings.savepoint_timeout_s,
             installation.logs / f"submit-{name}.log",
         )

@@ -26,6 +26,7 @@ from plantwire.distribution.settings import DistributionSettings
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.jobs.settings import JobSettings
 from plantwire.platform.tokens import EVERY_DEVICE, Role, TokenAuthority
+from plantwire.schemas.identifiers import is_device_id
 from plantwire.simulator.cli import simulate
 from plantwire.stack import checks, launcher, presentation, rules_cli
 from plantwire.stack.errors import StackError
@@ -37,11 +38,11 @@ from plantwire.stack.status import examine, settings_of
 
 DASHBOARD_TOKEN_LIFETIME_S = 12 * 3600
 STATUS_POLL_INTERVAL_S = 0.5
-DATA_FOLDERS = ("kafka", "redis", "postgres", "mqtt", "flink", "logs", "run")
+DATA_FOLDERS = ("kafka", "redis", "postgres", "postgres.new", "mqtt", "flink", "logs", "run")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 app = typer.Typer(
-    help="Plantwire: telemetry, alarms and commands of a plant, on Flink, Kafka, PostgreSQL and Redis.",
+    help="Plantwire: telemetry and alarms of a plant, on Flink, Kafka, PostgreSQL and Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -164,12 +165,17 @@ def token(
     ids = [device.strip() for device in devices.split(",") if device.strip()]
     if not ids or not user:
         raise typer.BadParameter("at least one device id, or '*'", param_hint="--devices")
+    if strange := [device for device in ids if device != EVERY_DEVICE and not is_device_id(device)]:
+        raise typer.BadParameter(
+            f"{', '.join(strange)}: not a device id; a token names each device, or '*' for all of them",
+            param_hint="--devices",
+        )
     typer.echo(_issue(settings, user, wanted, ids, _seconds(lifetime), create=True))
 
 
 @app.command()
 def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete all data and logs of this home; the key that signs tokens stays."""
+    """Delete all data and logs of this home; its secrets (key and password) stay."""
     settings = load_settings()
     if launcher.running(settings) is not None:
         raise StackError("Plantwire is running: `plantwire down` first")

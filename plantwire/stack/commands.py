@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from plantwire.stack.environment import without_secrets
 from plantwire.stack.errors import StackError
 from plantwire.stack.servers.process import LEASH, kill_group
 
@@ -33,30 +35,41 @@ class Result(NamedTuple):
 
 
 def run_command(
-    command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    text: str | None = None,
 ) -> Result:
-    """Run to the end; raises StackError when it takes longer or everything is being stopped."""
+    """Run to the end, in `folder`, with `text` as its input and `environment` on top of what is not secret.
+
+    Raises StackError when it takes longer or everything is being stopped.
+    """
     with _lock:
         if _ended:
             raise StackError(f"{command[0]} is not started, because the stack is stopping")
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), DEATH_SIGNAL, *command],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=None if environment is None else {**os.environ, **environment},
+            env={**without_secrets(), **(environment or {})},
+            cwd=folder,
             start_new_session=True,
         )
         _running.add(process.pid)
     try:
-        output, _ = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(None if text is None else text.encode(), timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise StackError(f"{Path(command[0]).name} did not end within {timeout_s:.0f} s") from None
     finally:
         kill_group(process.pid)
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what a command that ended did not read
+                    stream.close()
         with _lock:
             _running.discard(process.pid)
     return Result(process.returncode, output.decode(errors="replace"))

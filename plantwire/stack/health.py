@@ -11,6 +11,7 @@ import functools
 import logging
 import socket
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -79,8 +80,13 @@ def probe_database(url: str) -> str | None:
     return None
 
 
-def probe_mqtt(url: str) -> str | None:
-    """Whether the broker accepts a connection (clean session, nothing published)."""
+def probe_mqtt(
+    url: str, username: str | None = None, password: str | None = None, tls_ca: Path | None = None
+) -> str | None:
+    """Whether the broker accepts a connection (clean session, nothing published).
+
+    `username` and `password` go before those of the URL, `tls_ca` before the system's authorities.
+    """
     parts = urlsplit(url)
     tls = parts.scheme == "mqtts"
     host, port = parts.hostname or "127.0.0.1", parts.port or (8883 if tls else 1883)
@@ -90,10 +96,15 @@ def probe_mqtt(url: str) -> str | None:
     answers: list[str] = []
     client.on_connect = lambda _client, _userdata, _flags, reason, _properties: answers.append(str(reason))
     client.connect_timeout = PROBE_TIMEOUT_S
-    if parts.username:
-        client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+    username = username or (unquote(parts.username) if parts.username else None)
+    password = password or (unquote(parts.password) if parts.password else None)
+    if username is not None:
+        client.username_pw_set(username, password)
     if tls:
-        client.tls_set_context(ssl.create_default_context())
+        try:
+            client.tls_set_context(ssl.create_default_context(cafile=tls_ca))
+        except OSError as error:
+            return f"the authorities in {tls_ca} cannot be used: {error.strerror or error}"
     try:
         client.connect(host, port)
         for _ in range(10):

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plantwire.stack.checks import Finding
-from plantwire.stack.settings import Addresses
+from plantwire.stack.settings import Addresses, redact
 from plantwire.stack.status import Status
 
 
@@ -52,15 +52,15 @@ def findings_table(findings: Iterable[Finding]) -> Table:
 
 
 def print_settings(console: Console, groups: Iterable[tuple[str, BaseSettings]]) -> None:
-    """Every setting: variable, value, default where it differs, and what it is for."""
+    """Every setting: variable, value without passwords, default where it differs, and what it is for."""
     for title, settings in groups:
         console.print(f"[bold]{escape(title)}[/]")
         prefix = settings.model_config.get("env_prefix", "")
         for name, field in type(settings).model_fields.items():
             value = getattr(settings, name)
-            shown = "(set, not shown)" if isinstance(value, SecretStr) else str(value)
+            shown = "(set, not shown)" if isinstance(value, SecretStr) else redact(str(value))
             default = field.get_default(call_default_factory=True, validated_data={})
-            note = "" if value == default else f"  [dim]default {escape(str(default))}[/]"
+            note = "" if value == default else f"  [dim]default {escape(redact(str(default)))}[/]"
             console.print(f"  [cyan]{prefix}{name.upper()}[/] = {escape(shown)}{note}", soft_wrap=True)
             console.print(f"      {escape(field.description or '')}", style="dim", soft_wrap=True)
 

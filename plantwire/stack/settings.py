@@ -8,11 +8,11 @@ Not here: settings of the processes themselves (gateway/settings.py, distributio
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from plantwire.platform.settings import SharedSettings, default_home
@@ -20,6 +20,8 @@ from plantwire.stack.errors import StackError
 from plantwire.stack.ports import LOOPBACK
 
 PROJECT = Path(__file__).resolve().parents[2]
+# As libpq and Redis take it: ?password=x, or `host=h password='x y'` without a URL.
+PASSWORD_BY_NAME = re.compile(r"((?:\b|_|ssl)password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&#]*)", re.IGNORECASE)
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -60,6 +62,11 @@ class StackSettings(SharedSettings):
     distribution_port: int = Field(
         8000, ge=1, le=65535, description="Port of the dashboard, its API and Socket.IO."
     )
+    mqtt_username: str | None = Field(None, description="MQTT user; goes before one in the URL.")
+    mqtt_password: SecretStr | None = Field(None, description="MQTT password; goes before one in the URL.")
+    mqtt_tls_ca: Path | None = Field(
+        None, description="PEM file of authorities for mqtts://; the system's where unset."
+    )
     start_timeout_s: float = Field(
         120.0, gt=0, description="Time that each part has to become ready before the start counts as failed."
     )
@@ -74,7 +81,7 @@ class StackSettings(SharedSettings):
         return server in self.model_fields_set
 
     def addresses(self) -> Addresses:
-        """Where everything is, external or embedded."""
+        """Where everything is, external or embedded; the embedded database's without its password."""
 
         def at(server: str, embedded: str) -> str:
             return str(getattr(self, server)) if self.is_external(server) else embedded
@@ -104,7 +111,7 @@ class StackSettings(SharedSettings):
         return {setting: (part, int(getattr(self, setting))) for setting, part in wanted.items()}
 
     def variables(self) -> dict[str, str]:
-        """The environment in which the project's own processes find everything. Nothing secret of ours."""
+        """The environment in which the project's own processes find everything; passwords only of others."""
         addresses = self.addresses()
         return {
             "PLANTWIRE_HOME": str(self.home),
@@ -145,8 +152,11 @@ def load_settings() -> StackSettings:
 
 
 def redact(address: str) -> str:
-    """An address without the user and password in it."""
-    parts = urlsplit(address)
-    if "@" not in parts.netloc:
-        return address
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """An address without the user and password in it, wherever it has them: `user:password@`, or by name."""
+    text = PASSWORD_BY_NAME.sub(r"\1***", address)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    # By hand, because a password may hold what ends the host for a parser.
+    end = rest.rfind("@")
+    return f"{scheme}://{rest[end + 1 :]}"

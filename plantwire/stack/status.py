@@ -15,6 +15,7 @@ import msgspec
 from plantwire.stack.assembly import assemble
 from plantwire.stack.launcher import running
 from plantwire.stack.parts import Part
+from plantwire.stack.secret import Secrets, database_password
 from plantwire.stack.settings import RecordedSettings, StackSettings
 from plantwire.stack.snapshot import PartState, Snapshot
 
@@ -53,7 +54,8 @@ def examine(settings: StackSettings) -> Status:
     if snapshot is None:
         return Status(False, "down", None, {}, [])
     actual = settings_of(snapshot, settings.home)
-    parts = assemble(actual, None, simulator=snapshot.simulator)
+    secrets = Secrets(token=None, database=database_password(actual, create=False))
+    parts = assemble(actual, secrets, simulator=snapshot.simulator)
     known = {part.name: part for part in snapshot.parts}
     with ThreadPoolExecutor(len(parts), thread_name_prefix="probe") as workers:
         statuses = list(workers.map(lambda pair: _ask(pair[0], known.get(pair[0].name)), parts))

@@ -34,7 +34,7 @@ from plantwire.stack.child import Child, State
 from plantwire.stack.commands import end_commands
 from plantwire.stack.errors import StackError
 from plantwire.stack.parts import Job
-from plantwire.stack.secret import token_secret
+from plantwire.stack.secret import make_secrets
 from plantwire.stack.servers.process import advice
 from plantwire.stack.settings import StackSettings, load_settings
 from plantwire.stack.snapshot import (
@@ -205,8 +205,15 @@ def _rounds(children: list[Child]) -> list[list[Child]]:
 
 
 def recorded(settings: StackSettings) -> dict[str, str | int | float]:
-    """What differs from the defaults, without the token key: enough to find everything again."""
+    """What differs from the defaults, without the token key: enough to find and ask everything again.
+
+    Passwords of external servers are among it, so it goes nowhere but to a file of mode 0600.
+    """
     values = settings.model_dump(mode="json", include=settings.model_fields_set - {"token_secret"})
+    if settings.mqtt_password is not None:
+        values["mqtt_password"] = settings.mqtt_password.get_secret_value()
+    if settings.mqtt_tls_ca is not None:
+        values["mqtt_tls_ca"] = str(settings.mqtt_tls_ca.resolve())
     return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 
@@ -236,7 +243,7 @@ def main() -> None:
             _log.warning("ended what a killed supervisor left behind", parts=left)
         try:
             require_startable(settings)
-            parts = assemble(settings, token_secret(settings, create=True), simulator=simulator)
+            parts = assemble(settings, make_secrets(settings), simulator=simulator)
         except StackError as error:
             failed = Snapshot(identity, "failed", recorded(settings), simulator, failure=str(error))
             write_snapshot(settings.home, failed)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from plantwire.stack.environment import without_secrets
 from plantwire.stack.errors import StackError
 
 PROBE_INTERVAL_S = 0.05
@@ -32,6 +33,8 @@ class ServerProcess:
 
     name: str
     """What people call it: `kafka`, `taskmanager-1`."""
+    folder: Path | None = None
+    """Where it starts, if that matters to it."""
     stop_signal: int = signal.SIGTERM
     orphan_signal: int = signal.SIGKILL
     stop_timeout_s: float = 10.0
@@ -52,7 +55,7 @@ class ServerProcess:
         raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
-        """Variables on top of this process's own."""
+        """Variables on top of this process's own; of secret ones it has those that are given here."""
         return {}
 
     def probe(self) -> str | None:
@@ -86,7 +89,8 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment()},
+                env={**without_secrets(), **self.environment()},
+                cwd=self.folder,
                 start_new_session=True,
             )
 

@@ -122,6 +122,19 @@ def test_config_shows_every_setting_and_no_secret(plantwire: Command) -> None:
     assert "x" * 40 not in shown
 
 
+def test_config_shows_addresses_without_their_passwords(plantwire: Command) -> None:
+    shown = plantwire(
+        "config",
+        PLANTWIRE_DATABASE="postgresql://plant:hidden-1@db/plant",
+        PLANTWIRE_REDIS="redis://:hidden-2@cache:6379/0",
+        PLANTWIRE_MQTT="mqtts://plant:hidden-3@broker:8883",
+        PLANTWIRE_MQTT_PASSWORD="hidden-4",
+    ).stdout
+    assert "PLANTWIRE_DATABASE = postgresql://db/plant" in shown
+    assert "PLANTWIRE_MQTT = mqtts://broker:8883" in shown
+    assert "hidden" not in shown
+
+
 def test_reset_deletes_data_and_keeps_the_key(plantwire: Command) -> None:
     plantwire("token", "--user", "anna", "--devices", "*")
     (plantwire.home / "kafka" / "data").mkdir(parents=True)

@@ -70,12 +70,31 @@ def test_the_record_restores_the_addresses_in_another_environment(
     assert restored.is_external("mqtt")
 
 
+def test_the_record_lets_others_ask_a_broker_with_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLANTWIRE_MQTT_USERNAME", "plant")
+    monkeypatch.setenv("PLANTWIRE_MQTT_PASSWORD", "pass")
+    monkeypatch.setenv("PLANTWIRE_MQTT_TLS_CA", "ca.pem")
+    monkeypatch.chdir(tmp_path)
+    record = recorded(load_settings())
+    for name in ("USERNAME", "PASSWORD", "TLS_CA"):
+        monkeypatch.delenv(f"PLANTWIRE_MQTT_{name}")
+    restored = RecordedSettings.model_validate({**record, "home": tmp_path})
+    assert restored.mqtt_password is not None
+    assert (restored.mqtt_username, restored.mqtt_password.get_secret_value()) == ("plant", "pass")
+    assert restored.mqtt_tls_ca == tmp_path / "ca.pem"
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
         ("mqtts://plant:pass@broker:8883", "mqtts://broker:8883"),
         ("postgresql://a:b@c@db/plant", "postgresql://db/plant"),
         ("127.0.0.1:9092", "127.0.0.1:9092"),
+        ("redis://:a/b@cache:6379/0", "redis://cache:6379/0"),
+        ("postgresql://db/plant?user=a&password=b%20c&x=1", "postgresql://db/plant?user=a&password=***&x=1"),
+        ("host=db password='b c' user=a", "host=db password=*** user=a"),
     ],
 )
 def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
