@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from plantwire.domain.admission import MAX_AHEAD_MS
 from plantwire.domain.detection import DeviceDetector, FrameFields
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC
@@ -24,7 +25,6 @@ from plantwire.schemas.topics import HEADER_FINGERPRINT
 from plantwire.udfs.packed_state import pack, unpack
 
 ORDER_VARIABLE: Final = "BENCH_ORDER"
-MAX_AHEAD_MS: Final = 60_000
 ALARM_HEADERS: Final[list[tuple[str, str | bytes | None]]] = [
     (HEADER_FINGERPRINT, ALARM_CODEC.fingerprint.encode())
 ]

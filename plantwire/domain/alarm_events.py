@@ -72,7 +72,9 @@ def announce(
         limit=change.limit,
         severity=alarm.severity,
         kind=kind,
-        message=render_message(rule, device_id, site, metric, alarm.severity, change),
+        message=_cleared_message(device_id, metric, change)
+        if kind == AlarmKind.CLEARED
+        else render_message(rule, device_id, site, metric, alarm.severity, change),
         event_time_ms=change.at_ms,
         raise_time_ms=alarm.raise_ms,
         count=alarm.raises,
@@ -117,3 +119,9 @@ def render_message(
     ):
         message = message.replace(name, text)
     return message
+
+
+def _cleared_message(device_id: str, metric: str, change: LevelChange) -> str:
+    """A rule's template says what is wrong; of a return to normal it would say it falsely."""
+    limit = "" if change.limit is None else f", limit {change.limit:g}"
+    return f"{device_id} {metric} back to normal at {change.value:g}{limit}"

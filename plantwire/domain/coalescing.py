@@ -9,9 +9,12 @@ Not here: clocks, Flink, Redis (`udfs.live_state`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 Value = float | str
+
+METRICS_PER_DEVICE_MAX: Final = 2_000
+"""A device that keeps making up names would fill its state; further names are not shown."""
 
 
 class LiveMetricFields(TypedDict):
@@ -41,24 +44,30 @@ NOTHING = Pending(0, 0, {}, {})
 
 
 def merge(pending: Pending, metrics: Sequence[LiveMetricFields], event_time_ms: int) -> tuple[Pending, int]:
-    """Take a frame in. The second result counts its values that were older than what is shown."""
+    """Take a frame in. The second result counts its values that are not shown: older than what is, or of
+    one metric too many.
+    """
     values = dict(pending.values)
     newest_ms = dict(pending.newest_ms)
     timestamp_ms = pending.timestamp_ms
-    late = 0
+    left_out = 0
     for metric in metrics:
         value = metric["number"] if metric["number"] is not None else metric["text"]
         if value is None:
             continue
         name = metric["name"]
         at_ms = metric["event_time_ms"] or event_time_ms
-        if at_ms < newest_ms.get(name, 0):
-            late += 1
+        known_ms = newest_ms.get(name)
+        if known_ms is None and len(newest_ms) >= METRICS_PER_DEVICE_MAX:
+            left_out += 1
+            continue
+        if known_ms is not None and at_ms < known_ms:
+            left_out += 1
             continue
         newest_ms[name] = at_ms
         values[name] = value
         timestamp_ms = max(timestamp_ms, at_ms)
-    return pending._replace(timestamp_ms=timestamp_ms, values=values, newest_ms=newest_ms), late
+    return pending._replace(timestamp_ms=timestamp_ms, values=values, newest_ms=newest_ms), left_out
 
 
 def due_ms(pending: Pending, interval_ms: int) -> int | None:

@@ -34,7 +34,7 @@ class GatewaySettings(SharedSettings):
         1000, ge=1, le=10_000, description="Frames in one HTTP request or MQTT message."
     )
     gateway_time_ahead_max_ms: int = Field(
-        60_000, ge=0, description="How far a time stamp may be ahead of the gateway's clock."
+        60_000, ge=0, le=60_000, description="How far a time stamp may be ahead of the gateway's clock."
     )
     gateway_in_flight_max: int = Field(
         10_000, ge=1, description="Frames handed to Kafka and not yet acknowledged; beyond it 503."

@@ -52,7 +52,7 @@ def submit_live_state(settings: JobSettings, *, group: str) -> None:
     live_state.build(
         frames,
         events,
-        LiveTelemetry(settings.redis, settings.kafka, settings.live_interval_ms),
+        LiveTelemetry(settings.redis, settings.live_interval_ms),
         LiveAlarms(settings.redis, settings.kafka),
     )
     _execute(env, live_state.NAME)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 import redis
@@ -34,9 +34,9 @@ for i = 6, #ARGV, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
 redis.call('SADD', KEYS[5], ARGV[1])
-redis.call('PUBLISH', 'telemetry:updates', '[{"deviceId":"' .. ARGV[1] .. '","seq":' .. seq ..
+redis.call('PUBLISH', KEYS[6], '[{"deviceId":"' .. ARGV[1] .. '","seq":' .. seq ..
   ',"timestamp":' .. ARGV[4] .. ',"metrics":' .. ARGV[5] .. '}]')
-return {tonumber(seq), redis.call('EXISTS', KEYS[6])}
+return tonumber(seq)
 """
 
 _ALARM_SCRIPT: Final = """
@@ -45,7 +45,7 @@ if applied and tonumber(applied) >= tonumber(ARGV[2]) then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[5])
-if ARGV[4] == 'alarms:cleared' then
+if ARGV[6] == '1' then
   redis.call('HDEL', KEYS[2], ARGV[1])
 else
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
@@ -53,17 +53,9 @@ end
 if ARGV[4] ~= '' then
   redis.call('PUBLISH', ARGV[4], ARGV[3])
 end
-redis.call('PUBLISH', 'alarms:events', ARGV[3])
+redis.call('PUBLISH', ARGV[7], ARGV[3])
 return 1
 """
-
-
-class TelemetryReceipt(NamedTuple):
-    """What a telemetry write answered."""
-
-    sequence: int
-    alarms_complete: bool
-    """False when Redis does not hold the active alarms, because it is new or was wiped."""
 
 
 class LiveState:
@@ -78,10 +70,10 @@ class LiveState:
         self._telemetry = client.register_script(_TELEMETRY_SCRIPT)
         self._alarm = client.register_script(_ALARM_SCRIPT)
 
-    def publish_telemetry(
-        self, device_id: str, timestamp_ms: int, values: Mapping[str, float | str]
-    ) -> TelemetryReceipt:
-        """Give `values` (metric → number or text) the device's next sequence number and announce them."""
+    def publish_telemetry(self, device_id: str, timestamp_ms: int, values: Mapping[str, float | str]) -> int:
+        """Give `values` (metric → number or text) the device's next sequence number, announce them, and
+        answer the number.
+        """
         arguments: list[str | bytes | int] = [
             device_id,
             # Taken only when Redis has none: then its history is new, and so must the epoch be.
@@ -93,18 +85,18 @@ class LiveState:
         for metric, value in values.items():
             arguments.append(metric)
             arguments.append(orjson.dumps(value))
-        sequence, complete = self._telemetry(
+        sequence: Any = self._telemetry(
             keys=[
                 topics.KEY_EPOCH,
                 topics.PREFIX_SEQUENCE + device_id,
                 topics.PREFIX_HISTORY + device_id,
                 topics.PREFIX_STATE + device_id,
                 topics.KEY_DEVICES,
-                topics.KEY_ALARMS_COMPLETE,
+                topics.CHANNEL_TELEMETRY,
             ],
             args=arguments,
         )
-        return TelemetryReceipt(int(sequence), bool(complete))
+        return int(sequence)
 
     def publish_alarm(self, event: AlarmEvent) -> bool:
         """Apply and announce `event`; False when it, or a later one of this alarm, already was."""
@@ -116,6 +108,8 @@ class LiveState:
                 orjson.dumps(alarm_to_wire(event)),
                 announcement_channel(event),
                 REVISION_LIFETIME_S,
+                int(event.kind == AlarmKind.CLEARED),
+                topics.CHANNEL_EVENTS,
             ],
         )
         return bool(applied)

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 
 from plantwire.schemas.records import QUALITY_GOOD
 
-MAX_LAYOUTS: Final = 50_000
-"""Layouts remembered; those learnt first go first."""
+MAX_NUMBERS: Final = 500_000
+"""Numbers in all the layouts remembered, about 100 MB; the layouts learnt first go first."""
 MAX_RELEARNT: Final = 16
 """A device whose frames keep their length but not their layout is left to the codec after so many."""
 
@@ -89,6 +89,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, int], FrameLayout] = {}
+        self._numbers = 0
 
     def read(self, body: bytes) -> FrameReading | None:
         """The frame in `body`, if its layout was learnt; None leaves it to the codec."""
@@ -107,9 +108,16 @@ class FrameReader:
         pieces = _cut(body, frame)
         if pieces is None:
             return
-        if known is None and len(self._layouts) >= MAX_LAYOUTS:
-            del self._layouts[next(iter(self._layouts))]
-        self._layouts[key] = FrameLayout(body, frame, pieces, relearnt)
+        if known is not None:
+            self._forget(key)
+        layout = FrameLayout(body, frame, pieces, relearnt)
+        self._layouts[key] = layout
+        self._numbers += len(layout.names)
+        while self._numbers > MAX_NUMBERS:
+            self._forget(next(iter(self._layouts)))
+
+    def _forget(self, key: tuple[bytes, int]) -> None:
+        self._numbers -= len(self._layouts.pop(key).names)
 
 
 class _Pieces(NamedTuple):

@@ -21,7 +21,7 @@ from pyflink.datastream.state import ValueStateDescriptor
 
 from plantwire.domain.admission import is_too_far_ahead
 from plantwire.domain.coalescing import NOTHING, Pending, due_ms, merge, shown
-from plantwire.platform.alarm_log import active_alarms
+from plantwire.platform.alarm_refill import AlarmRefill
 from plantwire.platform.live_state import LiveState
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, UndecodableError
 
@@ -39,10 +39,9 @@ _decoder: Final = msgspec.msgpack.Decoder(Pending)
 
 
 class RedisWriter:
-    """A LiveState that waits for Redis, for a while, and refills it when it was wiped."""
+    """A LiveState that waits for Redis, for a while."""
 
-    def __init__(self, redis_url: str, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, redis_url: str) -> None:
         self._live_state = LiveState(
             redis.Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2, socket_keepalive=True)
         )
@@ -59,33 +58,22 @@ class RedisWriter:
                 # Back-pressure is the point: the source must not run ahead of a Redis that is away.
                 time.sleep(RETRY_EVERY_S)
 
-    def refill_if_wiped(self) -> int:
-        """Write the active alarms of the log again if Redis does not hold them; returns how many."""
-        if self.write(lambda live: live.alarms_complete()):
-            return 0
-        events = active_alarms(self._bootstrap)
-        for event in events:
-            self.write(lambda live, event=event: live.publish_alarm(event))  # type: ignore[misc]
-        self.write(lambda live: live.mark_alarms_complete())
-        return len(events)
-
 
 class LiveTelemetry(KeyedProcessFunction):
     """One device's values, coalesced to one message per `interval_ms`."""
 
-    def __init__(self, redis_url: str, bootstrap: str, interval_ms: int) -> None:
+    def __init__(self, redis_url: str, interval_ms: int) -> None:
         self._redis_url = redis_url
-        self._bootstrap = bootstrap
         self._interval_ms = interval_ms
 
     def open(self, runtime_context: Any) -> None:
         # Cleared by `on_timer` when the device was silent for a day. Not by Flink's TTL: in thread mode
         # PyFlink 2.3 fails to set one up (its state descriptor asks for a JVM gateway that is not there).
         self._state = runtime_context.get_state(ValueStateDescriptor(LIVE_STATE, Types.PICKLED_BYTE_ARRAY()))
-        self._writer = RedisWriter(self._redis_url, self._bootstrap)
-        self._writer.refill_if_wiped()
+        self._writer = RedisWriter(self._redis_url)
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
-        self._count_late = metrics.counter("values_late")
+        self._count_left_out = metrics.counter("values_left_out")
+        self._count_historical = metrics.counter("frames_historical")
         self._count_rejected = metrics.counter("frames_rejected")
         self._count_messages = metrics.counter("telemetry_messages")
 
@@ -97,7 +85,12 @@ class LiveTelemetry(KeyedProcessFunction):
             self._count_rejected.inc()
             return
         now_ms = time.time_ns() // 1_000_000
-        if frame["historical"] or is_too_far_ahead(frame["event_time_ms"], now_ms):
+        if frame["historical"]:
+            self._count_historical.inc()
+            return
+        key_lies = ctx.get_current_key() != frame["device_id"]
+        if key_lies or is_too_far_ahead(frame["event_time_ms"], now_ms):
+            self._count_rejected.inc()
             return
         packed = self._state.value()
         if packed is None:
@@ -105,9 +98,9 @@ class LiveTelemetry(KeyedProcessFunction):
             ctx.timer_service().register_processing_time_timer(before.look_again_ms)
         else:
             before = _decoder.decode(packed)
-        pending, late = merge(before, frame["metrics"], frame["event_time_ms"])
-        if late:
-            self._count_late.inc(late)
+        pending, left_out = merge(before, frame["metrics"], frame["event_time_ms"])
+        if left_out:
+            self._count_left_out.inc(left_out)
         due = due_ms(pending, self._interval_ms)
         if due is not None and due <= now_ms:
             pending = self._show(frame["device_id"], pending, now_ms)
@@ -134,12 +127,10 @@ class LiveTelemetry(KeyedProcessFunction):
         yield from ()
 
     def _show(self, device_id: str, pending: Pending, now_ms: int) -> Pending:
-        receipt = self._writer.write(
+        self._writer.write(
             lambda live: live.publish_telemetry(device_id, pending.timestamp_ms, pending.values)
         )
         self._count_messages.inc()
-        if not receipt.alarms_complete:
-            self._writer.refill_if_wiped()
         return shown(pending, now_ms)
 
 
@@ -151,8 +142,10 @@ class LiveAlarms(ProcessFunction):
         self._bootstrap = bootstrap
 
     def open(self, runtime_context: Any) -> None:
-        self._writer = RedisWriter(self._redis_url, self._bootstrap)
-        self._writer.refill_if_wiped()
+        self._writer = RedisWriter(self._redis_url)
+        # Beside the stream, not in it: Redis may be wiped while nothing at all comes in.
+        self._refill = AlarmRefill(self._redis_url, self._bootstrap)
+        self._refill.start()
         metrics = runtime_context.get_metrics_group().add_group("plantwire")
         self._count_published = metrics.counter("alarms_published")
         self._count_known = metrics.counter("alarms_already_published")
@@ -169,3 +162,6 @@ class LiveAlarms(ProcessFunction):
         published = self._writer.write(lambda live: live.publish_alarm(event))
         (self._count_published if published else self._count_known).inc()
         yield from ()
+
+    def close(self) -> None:
+        self._refill.stop()

@@ -37,7 +37,7 @@ def detect_all(plan: FramePlan) -> list[AlarmEvent]:
                 plan.event_time_ms(BASE_MS, device, round_number),
             )
             fields: FrameFields = FRAME_CODEC.decode_fields(body)  # type: ignore[assignment]
-            events += detectors[device].take_frame(fields)
+            events += detectors[device].take_frame(fields, fields["event_time_ms"])
     return events
 
 

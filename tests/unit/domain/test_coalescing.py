@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plantwire.domain import coalescing
 from plantwire.domain.coalescing import NOTHING, due_ms, merge, shown
 
 
@@ -46,6 +47,14 @@ def test_what_was_shown_is_not_held_back_any_more() -> None:
     assert (late, pending.values) == (1, {})
     pending, _ = merge(pending, metrics(a=2.0), 6)
     assert due_ms(pending, 1000) == 1100
+
+
+def test_a_device_that_makes_up_names_is_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(coalescing, "METRICS_PER_DEVICE_MAX", 2)
+    pending, left_out = merge(NOTHING, metrics(a=1.0, b=2.0, c=3.0), 5)
+    assert (set(pending.values), left_out) == ({"a", "b"}, 1)
+    pending, left_out = merge(pending, metrics(a=4.0, d=5.0), 6)
+    assert (pending.values, left_out) == ({"a": 4.0, "b": 2.0}, 1)
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from("abc"), st.floats(0, 1)), min_size=1))

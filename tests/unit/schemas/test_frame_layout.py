@@ -97,7 +97,7 @@ def test_a_sequence_keeps_its_layout_until_it_grows() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: Any) -> None:
-    monkeypatch.setattr(frame_layout, "MAX_LAYOUTS", 3)
+    monkeypatch.setattr(frame_layout, "MAX_NUMBERS", 6)
     reader = FrameReader()
     bodies = [FRAME_CODEC.encode(frame(device_id=f"d{n}")) for n in range(5)]
     for body in bodies:

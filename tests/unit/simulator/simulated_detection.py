@@ -31,14 +31,16 @@ class Watch:
 
     def see(self, t_s: float, metrics: dict[str, float]) -> list[AlarmEvent]:
         """The events of a frame at `t_s`; event times count from EPOCH_MS."""
+        at_ms = EPOCH_MS + round(t_s * 1000)
         return self._detector.take_frame(
             {
                 "device_id": self._detector.device_id,
                 "site": "",
-                "event_time_ms": EPOCH_MS + round(t_s * 1000),
+                "event_time_ms": at_ms,
                 "metrics": [
                     {"name": name, "number": value, "quality": QUALITY_GOOD, "event_time_ms": None}
                     for name, value in metrics.items()
                 ],
-            }
+            },
+            at_ms,
         )
