@@ -56,6 +56,7 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/packages: requirements/dev.txt | $(STAMPS)/venv
+	@echo "Installing Python packages; the first time this takes a minute or more"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
