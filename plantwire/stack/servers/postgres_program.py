@@ -91,7 +91,7 @@ def require_owner(folder: Path) -> None:
 
 def name_of(folder: Path) -> str:
     """What the programs call the folder that they are started in."""
-    return "/proc/self/cwd" if os.geteuid() == 0 else str(folder)
+    return "/proc/self/cwd" if os.geteuid() == 0 else str(folder.resolve())
 
 
 def drop_root(death_signal: int | None = None) -> list[str]:
