@@ -40,7 +40,7 @@ def alarm_event(**changes: Any) -> AlarmEvent:
     return AlarmEvent(**(fields | changes))
 
 
-def token(*devices: str, role: Role = Role.VIEWER, lifetime_s: int = 300, subject: str = "anna") -> str:
+def token(*devices: str, role: Role = Role.VIEWER, lifetime_s: int = 86_400, subject: str = "anna") -> str:
     """A token that tests' servers accept, for `devices`."""
     return AUTHORITY.issue(subject, role, _all_or(devices), int(time.time()), lifetime_s)
 

@@ -223,13 +223,24 @@ def test_an_alarm_appears_changes_and_clears(page: Page, server: Server, live: L
 def test_an_alarm_s_latency_is_shown_by_stage(page: Page, server: Server, live: LiveState) -> None:
     page.open(server.url, token())
     page.await_connection("live")
-    now_us = time.time_ns() // 1000
     stages = ("device", "gateway_in", "gateway_out", "detect_in", "detect_out", "published")
-    hops = {f"{name}_us": now_us - 12_000 + 2_000 * index for index, name in enumerate(stages)}
-    live.publish_alarm(alarm_event(**hops))
-
     bar = '.lat-bar[data-severity="CRITICAL"]'
-    wait_for(lambda: page.find(bar), "the alarm has its bar")
+    number = 0
+
+    def has_bar() -> object:
+        # An alarm that comes with a snapshot of the state has no latency of its own: then the next one.
+        nonlocal number
+        number += 1
+        now_us = time.time_ns() // 1000
+        hops = {f"{name}_us": now_us - 12_000 + 2_000 * index for index, name in enumerate(stages)}
+        live.publish_alarm(alarm_event(alarm_id=f"{number:024x}", **hops))
+        soon_s = time.monotonic() + 5
+        while time.monotonic() < soon_s:
+            if page.find(bar):
+                return True
+        return False
+
+    wait_for(has_bar, "the alarm has its bar")
     rows = page.driver.find_elements(By.CSS_SELECTOR, "#latency-rows tr")
     p50 = {
         row.find_element(By.TAG_NAME, "th").text: row.find_elements(By.TAG_NAME, "td")[0].text for row in rows

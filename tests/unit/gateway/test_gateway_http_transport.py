@@ -85,7 +85,7 @@ async def client(rig: Rig) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def token(role: Role = Role.DEVICE, devices: Sequence[str] = ("press-1",), lifetime_s: int = 600) -> str:
+def token(role: Role = Role.DEVICE, devices: Sequence[str] = ("press-1",), lifetime_s: int = 86_400) -> str:
     return AUTHORITY.issue("d", role, devices, NOW_S, lifetime_s)
 
 
@@ -97,7 +97,7 @@ def unsigned_token() -> str:
     def part(value: dict[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
-    claims = {"sub": "d", "role": "admin", "devices": ["*"], "exp": NOW_S + 600, "iss": "plantwire"}
+    claims = {"sub": "d", "role": "admin", "devices": ["*"], "exp": NOW_S + 86_400, "iss": "plantwire"}
     return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part({**claims, 'aud': 'plantwire'})}."
 
 
@@ -143,9 +143,9 @@ async def test_roles_from_device_up_may_send(client: httpx.AsyncClient, role: Ro
         (bearer("nonsense"), 401, "token-invalid"),
         (bearer(unsigned_token()), 401, "token-invalid"),
         (bearer(token(lifetime_s=-10)), 401, "token-expired"),
-        (bearer(TokenAuthority("o" * 32, "plantwire", "plantwire").issue("d", Role.ADMIN, ["*"], NOW_S, 60)),
+        (bearer(TokenAuthority("o" * 32, "plantwire", "plantwire").issue("d", Role.ADMIN, ["*"], NOW_S, 86_400)),
          401, "token-invalid"),
-        (bearer(TokenAuthority("k" * 32, "plantwire", "other").issue("d", Role.ADMIN, ["*"], NOW_S, 60)),
+        (bearer(TokenAuthority("k" * 32, "plantwire", "other").issue("d", Role.ADMIN, ["*"], NOW_S, 86_400)),
          401, "token-invalid"),
         (bearer(token(Role.VIEWER, ["*"])), 403, "role-too-low"),
         (bearer(token(devices=["press-2"])), 403, "other-device"),

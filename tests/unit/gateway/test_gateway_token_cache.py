@@ -30,7 +30,7 @@ def authority() -> CountingAuthority:
     return CountingAuthority()
 
 
-def token(authority: TokenAuthority, subject: str, lifetime_s: int = 600) -> str:
+def token(authority: TokenAuthority, subject: str, lifetime_s: int = 86_400) -> str:
     return authority.issue(subject, Role.DEVICE, ["press-1"], NOW_S, lifetime_s)
 
 
@@ -41,10 +41,10 @@ def test_a_token_is_verified_once(authority: CountingAuthority) -> None:
 
 
 def test_a_remembered_token_expires(authority: CountingAuthority) -> None:
-    cache, text = TokenCache(authority), token(authority, "a", 600)
+    cache, text = TokenCache(authority), token(authority, "a", 86_400)
     cache.verify(text, NOW_S)
     with pytest.raises(TokenError, match=EXPIRED):
-        cache.verify(text, NOW_S + 600)
+        cache.verify(text, NOW_S + 86_400)
 
 
 def test_the_text_of_expiry_is_the_authority_s_own(authority: CountingAuthority) -> None:

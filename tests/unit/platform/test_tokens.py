@@ -20,7 +20,7 @@ def token(**changes: Any) -> str:
         "sub": "ann",
         "role": "operator",
         "devices": ["press-1"],
-        "exp": NOW_S + 60,
+        "exp": NOW_S + 86_400,
         "iss": "plantwire",
         "aud": "plantwire",
     } | changes
@@ -28,8 +28,8 @@ def token(**changes: Any) -> str:
 
 
 def test_an_issued_token_is_verified() -> None:
-    claims = AUTHORITY.verify(AUTHORITY.issue("ann", Role.OPERATOR, ["press-1"], NOW_S, 60))
-    assert (claims.subject, claims.role, claims.expires_at_s) == ("ann", Role.OPERATOR, NOW_S + 60)
+    claims = AUTHORITY.verify(AUTHORITY.issue("ann", Role.OPERATOR, ["press-1"], NOW_S, 86_400))
+    assert (claims.subject, claims.role, claims.expires_at_s) == ("ann", Role.OPERATOR, NOW_S + 86_400)
     assert claims.may_access("press-1")
     assert not claims.may_access("press-2")
 
@@ -68,7 +68,7 @@ def test_claims_that_are_refused(changes: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize("algorithm", ["none", "HS512"])
 def test_the_algorithm_is_ours_to_choose(algorithm: str) -> None:
     forged = jwt.encode(
-        {"sub": "a", "exp": NOW_S + 60, "iss": "plantwire", "aud": "plantwire"},
+        {"sub": "a", "exp": NOW_S + 86_400, "iss": "plantwire", "aud": "plantwire"},
         None if algorithm == "none" else "s" * 64,
         algorithm=algorithm,
     )
