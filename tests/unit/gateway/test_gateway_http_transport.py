@@ -28,6 +28,8 @@ GOOD = b'{"metrics": {"t": 1}}'
 BODY_LIMIT = 4096
 AUTHORITY = TokenAuthority("k" * 32, "plantwire", "plantwire")
 NOW_S = int(time.time())
+# As long as any run of all tests may take.
+DAY_S = 86_400
 
 
 class RecordingForwarder:
@@ -85,7 +87,7 @@ async def client(rig: Rig) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def token(role: Role = Role.DEVICE, devices: Sequence[str] = ("press-1",), lifetime_s: int = 86_400) -> str:
+def token(role: Role = Role.DEVICE, devices: Sequence[str] = ("press-1",), lifetime_s: int = DAY_S) -> str:
     return AUTHORITY.issue("d", role, devices, NOW_S, lifetime_s)
 
 
@@ -97,7 +99,7 @@ def unsigned_token() -> str:
     def part(value: dict[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
-    claims = {"sub": "d", "role": "admin", "devices": ["*"], "exp": NOW_S + 86_400, "iss": "plantwire"}
+    claims = {"sub": "d", "role": "admin", "devices": ["*"], "exp": NOW_S + DAY_S, "iss": "plantwire"}
     return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part({**claims, 'aud': 'plantwire'})}."
 
 
@@ -143,9 +145,9 @@ async def test_roles_from_device_up_may_send(client: httpx.AsyncClient, role: Ro
         (bearer("nonsense"), 401, "token-invalid"),
         (bearer(unsigned_token()), 401, "token-invalid"),
         (bearer(token(lifetime_s=-10)), 401, "token-expired"),
-        (bearer(TokenAuthority("o" * 32, "plantwire", "plantwire").issue("d", Role.ADMIN, ["*"], NOW_S, 86_400)),
+        (bearer(TokenAuthority("o" * 32, "plantwire", "plantwire").issue("d", Role.ADMIN, ["*"], NOW_S, DAY_S)),
          401, "token-invalid"),
-        (bearer(TokenAuthority("k" * 32, "plantwire", "other").issue("d", Role.ADMIN, ["*"], NOW_S, 86_400)),
+        (bearer(TokenAuthority("k" * 32, "plantwire", "other").issue("d", Role.ADMIN, ["*"], NOW_S, DAY_S)),
          401, "token-invalid"),
         (bearer(token(Role.VIEWER, ["*"])), 403, "role-too-low"),
         (bearer(token(devices=["press-2"])), 403, "other-device"),
@@ -214,7 +216,7 @@ async def test_the_media_type(client: httpx.AsyncClient, headers: dict[str, str]
         (b'{"metrics": {"t": NaN}}', 400, "not-a-number"),
         (b'{"metrics": {}}', 400, "bad-shape"),
         (b'{"metrics": {"t": 1, "t": 2}}', 422, "duplicate-key"),
-        (b'{"timestamp": %d, "metrics": {"t": 1}}' % ((NOW_S + 86_400) * 1000), 422, "timestamp-ahead"),
+        (b'{"timestamp": %d, "metrics": {"t": 1}}' % ((NOW_S + DAY_S) * 1000), 422, "timestamp-ahead"),
         (b'{"timestamp": -1, "metrics": {"t": 1}}', 422, "timestamp-out-of-range"),
     ],
 )
