@@ -52,13 +52,11 @@ def prepare_peer_environment(console: Console) -> None:
     if stamp.exists() and stamp.read_text() == digest:
         return
     console.print("Installing the peers (Quix Streams, Bytewax) into .venv-bench …")
-    uv = [sys.executable, "-m", "uv"]
-    python = ["--python", sys.executable]
     shutil.rmtree(PEER_ENVIRONMENT, ignore_errors=True)
-    install = [*uv, "pip", "install", "--quiet", "--require-hashes", "--python", str(report.PEER_PYTHON)]
+    pip = [str(report.PEER_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in (
-        [*uv, "venv", "--quiet", *python, str(PEER_ENVIRONMENT)],
-        [*install, "-r", str(LOCK_FILE)],
+        [sys.executable, "-m", "venv", str(PEER_ENVIRONMENT)],
+        [*pip, "--require-hashes", "-r", str(LOCK_FILE)],
     ):
         result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
         if result.returncode != 0:
