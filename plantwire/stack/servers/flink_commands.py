@@ -34,10 +34,11 @@ STRICT_SECURITY_FROM_JAVA = 18
 class FlinkCommands:
     """Command lines for one configuration. `prepare` before the others."""
 
-    def __init__(self, dist: Path, conf: Path, logs: Path) -> None:
+    def __init__(self, dist: Path, conf: Path, logs: Path, temporary: Path) -> None:
         self._dist = dist
         self._conf = conf
         self._logs = logs
+        self._temporary = temporary
         self._flat: Mapping[str, Any] = {}
         self._memory: Mapping[str, list[str]] = {}
 
@@ -71,6 +72,8 @@ class FlinkCommands:
         """`flink <arguments>`."""
         return [
             *self._java("client"),
+            # It keeps scripts in a folder of a fixed name, which would be another user's in a shared /tmp.
+            f"-Djava.io.tmpdir={self._temporary}",
             *self._logging("client", "log4j-cli.properties"),
             "-classpath",
             self._classpath(),

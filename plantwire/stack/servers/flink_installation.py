@@ -44,7 +44,7 @@ class FlinkInstallation:
         self._folder = folder
         self._rest_port = rest_port
         self._rpc_port = rpc_port
-        self.commands = FlinkCommands(self.dist, self.conf, logs)
+        self.commands = FlinkCommands(self.dist, self.conf, logs, self._temporary)
         self._lock = threading.Lock()
         self._prepared = False
 
