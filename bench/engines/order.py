@@ -17,12 +17,12 @@ import msgspec
 
 from plantwire.domain.admission import MAX_AHEAD_MS
 from plantwire.domain.detection import DeviceDetector, FrameFields
+from plantwire.domain.packed_state import pack, unpack
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC
 from plantwire.schemas.frame_layout import FrameReader, FrameReading
 from plantwire.schemas.records import AlarmRule
 from plantwire.schemas.topics import HEADER_FINGERPRINT
-from plantwire.udfs.packed_state import pack, unpack
 
 ORDER_VARIABLE: Final = "BENCH_ORDER"
 ALARM_HEADERS: Final[list[tuple[str, str | bytes | None]]] = [

@@ -24,6 +24,9 @@ from plantwire.schemas.records import AlarmEvent, AlarmRule, TelemetryFrame
 
 R = TypeVar("R", bound=msgspec.Struct)
 
+# Avro has bytes of its own; without this msgspec would turn them into base64.
+_KEPT: Final = (bytes,)
+
 
 class UndecodableError(ValueError):
     """The bytes are not a body of this schema nor of a former one."""
@@ -49,7 +52,7 @@ class AvroCodec(Generic[R]):
     def encode(self, record: R) -> bytes:
         """The plain Avro body of `record`."""
         out = BytesIO()
-        fastavro.schemaless_writer(out, self._schema, msgspec.to_builtins(record))
+        fastavro.schemaless_writer(out, self._schema, msgspec.to_builtins(record, builtin_types=_KEPT))
         return out.getvalue()
 
     def decode_fields(self, body: bytes, writer_fingerprint: str | None = None) -> dict[str, Any]:
@@ -84,6 +87,10 @@ class AvroCodec(Generic[R]):
         raise UndecodableError(f"{self._record.__name__}: body ends early ({len(body)} bytes)")
 
 
+def _former(name: str, *numbers: int) -> tuple[Mapping[str, Any], ...]:
+    return tuple(load_schema(f"released/{name}.{number}") for number in numbers)
+
+
 def load_schema(name: str) -> Mapping[str, Any]:
     """The schema `name`.avsc of this package."""
     text = resources.files("plantwire.schemas").joinpath("avro", f"{name}.avsc").read_text("utf-8")
@@ -91,6 +98,6 @@ def load_schema(name: str) -> Mapping[str, Any]:
     return schema
 
 
-FRAME_CODEC: Final = AvroCodec(TelemetryFrame, load_schema("TelemetryFrame"))
+FRAME_CODEC: Final = AvroCodec(TelemetryFrame, load_schema("TelemetryFrame"), _former("TelemetryFrame", 1))
 ALARM_CODEC: Final = AvroCodec(AlarmEvent, load_schema("AlarmEvent"))
 RULE_CODEC: Final = AvroCodec(AlarmRule, load_schema("AlarmRule"))

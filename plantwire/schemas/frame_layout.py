@@ -169,6 +169,11 @@ def _cut(body: bytes, frame: dict[str, Any]) -> _Pieces | None:
     times = [cutter.varint_bytes_at(0)]
     times.append(cutter.varint_bytes_at(times[0]))
     cutter.cut_times(times)
+    if frame["edge_state"]:
+        return None
+    # Empty, one byte, and compared like everything fixed; a body of the former schema ends before it.
+    cutter.position += cutter.position < len(body)
+    cutter.cut_rest()
     whole = cutter.position == len(body) and all(
         length <= _VARINT_MAX_BYTES for _, lengths in cutter.pieces.times for length in lengths
     )
@@ -215,6 +220,9 @@ class _Cutter:
         self.pieces.formats.append("d")
         self.position += 8
         self._cut_to = self.position
+
+    def cut_rest(self) -> None:
+        self._cut_fixed()
 
     def _cut_fixed(self) -> None:
         self.pieces.fixed.append(len(self.pieces.formats))

@@ -47,6 +47,8 @@ class TelemetryFrame(msgspec.Struct, frozen=True):
     metrics: tuple[Metric, ...]
     gateway_in_us: int = 0
     gateway_out_us: int = 0
+    edge_state: bytes = b""
+    """`domain.packed_state` of the gateway's own detection before this frame; nearly always empty."""
 
 
 class AlarmEvent(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
+from plantwire.domain.packed_state import pack, unpack
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook
 from plantwire.platform.alarm_log import recent_alarms
@@ -32,7 +33,6 @@ from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, Undeco
 from plantwire.schemas.frame_layout import FrameReader
 from plantwire.schemas.records import AlarmEvent, AlarmRule
 from plantwire.udfs.critical_path import CriticalPath
-from plantwire.udfs.packed_state import pack, unpack
 
 # State names are stored data: a savepoint is restored by them.
 DEVICE_STATE: Final = "device-alarms"

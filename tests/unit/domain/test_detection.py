@@ -12,11 +12,11 @@ from plantwire.domain.alarm_events import DEDUP_WINDOW_MS, alarm_id_of
 from plantwire.domain.detection import DeviceDetector, next_due_ms
 from plantwire.domain.device_clock import MAX_LATE_MS, STEP_AFTER_MS
 from plantwire.domain.limits import NORMAL
+from plantwire.domain.packed_state import pack, unpack
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.records import QUALITY_BAD, QUALITY_GOOD, AlarmEvent, AlarmRule, Limit
 from plantwire.schemas.severity import Severity
-from plantwire.udfs.packed_state import pack, unpack
 
 CRITICAL, HIGH = int(Severity.CRITICAL), int(Severity.HIGH)
 HOT = AlarmRule(

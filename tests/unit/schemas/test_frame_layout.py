@@ -73,8 +73,16 @@ def test_other_devices_metrics_and_flags_are_not() -> None:
         frame(Metric("a", 1.0)),
         frame(Metric("a", 1.0), Metric("b", 2.0, quality=QUALITY_BAD)),
         frame(sequence=5),
+        frame(edge_state=b"x"),
     ):
         assert reader.read(FRAME_CODEC.encode(other)) is None
+
+
+def test_bodies_of_the_former_schema_have_layouts_too() -> None:
+    former = FRAME_CODEC.encode(frame())[:-1]
+    reader = learnt(former)
+    assert agrees(reader, FRAME_CODEC.encode(frame(Metric("a", 3.0), Metric("b", 4.0)))[:-1])
+    assert reader.read(FRAME_CODEC.encode(frame())) is None
 
 
 def test_what_is_not_simple_has_no_layout() -> None:
