@@ -1,0 +1,1 @@
+"""What is accepted is durable: in Kafka, or in the edge buffer until Kafka has it."""
