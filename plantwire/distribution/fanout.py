@@ -7,7 +7,7 @@ at once, before telemetry that waits; telemetry of up to `flush_s` is written to
 joins between two flushes, so each message is either in its `initial-state` or written afterwards, and not
 both. A token that covers everything is in the room of everything, any other in one room per device;
 nobody else receives. Telemetry that waits is bounded: the oldest is dropped and counted.
-Not here: the slow-client bound (`channel`), what is news (`picture`).
+Not here: the slow-client bound (`platform.socket_channel`), what is news (`picture`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOM_OF_EVERYTHING: Final = device_room(EVERY_DEVICE)
 
 
 class Outlet(Protocol):
-    """Where a recipient's events go; `channel.Channel` is one."""
+    """Where a recipient's events go; `socket_channel.Channel` is one."""
 
     def write(self, packets: list[Packet], frames: bytes, /) -> bool:
         """Write events; False when the client is gone."""

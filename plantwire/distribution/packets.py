@@ -1,10 +1,9 @@
-"""Socket.IO events as the bytes that go on the wire, encoded once for every recipient.
+"""The events of the namespace /telemetry, encoded once for every recipient.
 
-In: an event name and its JSON body, as bytes. Out: a `Packet`: the text of one WebSocket message, and
-the ready frame.
-Guarantees: the text is what python-socketio's `emit` sends for the same event; bodies are passed on
-byte for byte.
-Not here: who receives it (`fanout`), how it is written (`channel`).
+In: an event name and its JSON body, as bytes. Out: a `Packet` of this tier's namespace.
+Guarantees: bodies are passed on byte for byte.
+Not here: who receives it (`fanout`), the bytes on the wire (`platform.socket_packet`), how they are written
+(`platform.socket_channel`).
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 import orjson
-from websockets.frames import Frame, Opcode
 
 from plantwire.distribution.messages import AlarmHeader, TelemetryUpdate
+from plantwire.platform import socket_packet
 
 NAMESPACE: Final = "/telemetry"
 
@@ -27,21 +26,14 @@ EVENT_CATCH_UP: Final = "catch-up"
 EVENT_SOURCE_STATUS: Final = "source-status"
 EVENT_SESSION_ENDED: Final = "session-ended"
 
-# Engine.IO message (4), Socket.IO event (2), namespace.
-_PREFIX: Final = f'42{NAMESPACE},["'.encode()
-CONNECTED_PREFIX: Final = f"40{NAMESPACE},"
-DISCONNECTED_PREFIX: Final = f"41{NAMESPACE}"
 
+class Packet(socket_packet.Packet):
+    """One event of this namespace."""
 
-class Packet:
-    """One event, encoded. `text` is the message, `frame` the unmasked WebSocket text frame around it."""
-
-    __slots__ = ("event", "frame", "text")
+    __slots__ = ()
 
     def __init__(self, event: str, body: bytes) -> None:
-        self.event = event
-        self.text = b"".join((_PREFIX, event.encode(), b'",', body, b"]"))
-        self.frame = Frame(Opcode.TEXT, self.text).serialize(mask=False)
+        super().__init__(NAMESPACE, event, body)
 
 
 def telemetry_packet(update: TelemetryUpdate) -> Packet:

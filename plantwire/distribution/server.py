@@ -22,18 +22,19 @@ from redis.exceptions import RedisError
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from plantwire.distribution.channel import SCOPE_KEY, Channel, ChannelLimits
 from plantwire.distribution.fanout import Fanout
 from plantwire.distribution.history import History
 from plantwire.distribution.http_api import build_api
 from plantwire.distribution.hub import Hub
 from plantwire.distribution.metrics import DistributionMetrics
+from plantwire.distribution.packets import NAMESPACE
 from plantwire.distribution.picture import LivePicture
 from plantwire.distribution.presence import Presence
 from plantwire.distribution.redis_feed import RedisFeed
 from plantwire.distribution.sessions import TelemetryNamespace
 from plantwire.distribution.settings import DistributionSettings
 from plantwire.platform.settings import SharedSettings
+from plantwire.platform.socket_channel import SCOPE_KEY, Channel, ChannelLimits
 from plantwire.platform.tokens import Claims, TokenAuthority
 
 SOCKET_PATH: Final = "/socket.io/"
@@ -136,7 +137,7 @@ class DistributionServer:
             await receive()
             await send({"type": "websocket.close", "code": 1013 if full else 1008})
             return
-        channel = Channel(receive, send, self._limits, self.metrics, self._namespace.connected)
+        channel = Channel(receive, send, self._limits, NAMESPACE, self.metrics, self._namespace.connected)
         self._channels.add(channel)
         self.metrics.sockets.set(len(self._channels))
         channel.start()

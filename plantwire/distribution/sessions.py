@@ -20,12 +20,12 @@ import structlog
 from redis.exceptions import RedisError
 from socketio.exceptions import ConnectionRefusedError as Refused
 
-from plantwire.distribution.channel import SCOPE_KEY, Channel
 from plantwire.distribution.fanout import Fanout, Recipient
 from plantwire.distribution.history import HISTORY_REQUEST_MAX, History
 from plantwire.distribution.metrics import DistributionMetrics
 from plantwire.distribution.packets import EVENT_CATCH_UP, EVENT_SESSION_ENDED, NAMESPACE, Packet
 from plantwire.distribution.presence import Presence
+from plantwire.platform.socket_channel import SCOPE_KEY, Channel
 from plantwire.platform.tokens import Claims, TokenAuthority, TokenError
 
 AT_CAPACITY: Final = "Server at capacity"

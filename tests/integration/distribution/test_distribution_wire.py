@@ -14,11 +14,11 @@ import uvicorn
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from plantwire.distribution import direct_writer
-from plantwire.distribution.channel import Channel, ChannelLimits
 from plantwire.distribution.metrics import DistributionMetrics
 from plantwire.distribution.packets import NAMESPACE, Packet
+from plantwire.platform import direct_writer
 from plantwire.platform.live_state import LiveState
+from plantwire.platform.socket_channel import Channel, ChannelLimits
 from tests.builders import alarm_event, token
 from tests.integration.distribution.conftest import DEADLINE_S, Distribution, screen, until
 
@@ -41,7 +41,8 @@ class Library:
 
     async def __call__(self, scope: dict, receive: object, send: object) -> None:  # type: ignore[type-arg]
         limits = ChannelLimits(60, 65536, 1 << 20)
-        channel = Channel(receive, send, limits, DistributionMetrics(), self.channels.append)  # type: ignore[arg-type]
+        counters = DistributionMetrics()
+        channel = Channel(receive, send, limits, NAMESPACE, counters, self.channels.append)  # type: ignore[arg-type]
         try:
             await self.server.handle_request(scope, channel.receive, channel.send)
         finally:
@@ -92,7 +93,7 @@ async def test_events_are_the_librarys_own_byte_for_byte(
     direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not direct:
-        monkeypatch.setattr("plantwire.distribution.channel.reach", lambda send: None)
+        monkeypatch.setattr("plantwire.platform.socket_channel.reach", lambda send: None)
     library = Library()
     async with library.serving(), wire(library.url) as client:
         await until(lambda: library.channels)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plantwire.distribution.channel import Channel, ChannelLimits, is_packet
 from plantwire.distribution.metrics import DistributionMetrics
-from plantwire.distribution.packets import Packet
+from plantwire.distribution.packets import NAMESPACE, Packet
+from plantwire.platform.socket_channel import Channel, ChannelLimits, is_packet
 
 Message = MutableMapping[str, Any]
 CONNECT = {"type": "websocket.send", "text": '40/telemetry,{"sid":"s"}'}
@@ -29,7 +29,9 @@ class Socket:
         self.connected: list[Channel] = []
         self.metrics = DistributionMetrics()
         limits = ChannelLimits(timeout_s, 100, backlog_max_bytes)
-        self.channel = Channel(self.incoming.get, self._send, limits, self.metrics, self.connected.append)
+        self.channel = Channel(
+            self.incoming.get, self._send, limits, NAMESPACE, self.metrics, self.connected.append
+        )
 
     async def _send(self, message: Message) -> None:
         await self.gate.wait()

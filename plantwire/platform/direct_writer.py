@@ -4,7 +4,7 @@ In: the ASGI `send` callable of an accepted WebSocket. Out: a `DirectWriter`, or
 not one whose inside is known; the caller then writes through ASGI.
 Guarantees: frames go out in the order of the calls, also in relation to what the server itself wrote
 before; nothing is written after a close frame. No await, no task, no copy per recipient.
-Not here: what is written (`packets`), the bound on what waits (`channel`).
+Not here: what is written (`socket_packet`), the bound on what waits (`socket_channel`).
 
 This is the only place that reaches into a library: uvicorn's sans-I/O WebSocket protocol. It is safe
 because that protocol keeps no buffer of its own, writes whole messages only, and runs here without

@@ -6,7 +6,7 @@ Guarantees: events are written in order, and only between the library's own CONN
 packets of the namespace; at most `backlog_max_bytes` wait for a client, which is then disconnected as
 slow; a socket without an accepted token lives for `connect_timeout_s`; malformed and oversized messages
 close the socket and never reach the library.
-Not here: tokens (`sessions`), recipients (`fanout`).
+Not here: tokens and recipients, which each server has of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 import structlog
+from prometheus_client import Counter
 from starlette.types import Message, Receive, Send
 
-from plantwire.distribution.direct_writer import DirectWriter, reach
-from plantwire.distribution.metrics import DistributionMetrics
-from plantwire.distribution.packets import CONNECTED_PREFIX, DISCONNECTED_PREFIX, Packet
+from plantwire.platform.direct_writer import DirectWriter, reach
+from plantwire.platform.socket_packet import Packet
 
 SCOPE_KEY: Final = "plantwire.channel"
 CLOSE_POLICY: Final = 1008
@@ -39,6 +39,17 @@ _PACKET: Final = re.compile(
 )
 
 log = structlog.get_logger(__name__)
+
+
+class ChannelCounters(Protocol):
+    """What a channel counts."""
+
+    accepted: Counter
+    """Clients let in, by the path that events take to them: `direct` or `asgi`."""
+    disconnected: Counter
+    """Clients closed from here, by reason."""
+    dropped: Counter
+    """Messages of clients that are not passed on, by reason."""
 
 
 class ChannelLimits(NamedTuple):
@@ -77,13 +88,17 @@ class Channel:
         receive: Receive,
         send: Send,
         limits: ChannelLimits,
-        metrics: DistributionMetrics,
+        namespace: str,
+        counters: ChannelCounters,
         on_connected: Callable[[Channel], None],
     ) -> None:
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._metrics = metrics
+        self._counters = counters
+        # Socket.IO's packets that open and close the namespace.
+        self._connected_prefix = f"40{namespace},"
+        self._disconnected_prefix = f"41{namespace}"
         self._on_connected = on_connected
         self._open = False
         self._closing = False
@@ -130,18 +145,18 @@ class Channel:
     async def send(self, message: Message) -> None:
         """The library's way out: passed on, and watched for the packets that open and close the namespace."""
         text = message.get("text")
-        if text is not None and text.startswith(DISCONNECTED_PREFIX):
+        if text is not None and text.startswith(self._disconnected_prefix):
             self._open = False
             if self._drain is not None and not self._drain.done():
                 await asyncio.wait([self._drain])
         await self._send(message)
-        if text is not None and text.startswith(DISCONNECTED_PREFIX):
+        if text is not None and text.startswith(self._disconnected_prefix):
             self.start()
-        if text is not None and text.startswith(CONNECTED_PREFIX):
+        if text is not None and text.startswith(self._connected_prefix):
             if self._deadline is not None:
                 self._deadline.cancel()
             self._direct = reach(self._send)
-            self._metrics.accepted.labels("asgi" if self._direct is None else "direct").inc()
+            self._counters.accepted.labels("asgi" if self._direct is None else "direct").inc()
             self._open = True
             self._on_connected(self)
 
@@ -193,7 +208,7 @@ class Channel:
             return False
         self._closing = True
         self._open = False
-        self._metrics.disconnected.labels(reason).inc()
+        self._counters.disconnected.labels(reason).inc()
         log.info("client.disconnected", reason=reason, code=code)
         if self._direct is not None:
             self._direct.close(code, reason, ABORT_AFTER_S)
@@ -227,7 +242,7 @@ class Channel:
         self.close(CLOSE_POLICY, "no-token-in-time")
 
     async def _refuse(self, reason: str, code: int) -> MutableMapping[str, Any]:
-        self._metrics.dropped.labels(reason).inc()
+        self._counters.dropped.labels(reason).inc()
         if self._begin_close(code, reason):
             await self._send_close(code, reason)
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
