@@ -1,10 +1,13 @@
 """One connection to an MQTT broker, driven by the event loop.
 
-In: where the broker is; a callback for messages. Out: messages to the callback, acknowledgements back.
-Guarantees: a QoS 1 message is acknowledged by `acknowledge` alone, so what was not acknowledged comes
-again with the next connection of the same client id. While reading is paused the broker's own queue
-holds what comes. An object serves one connection: open, wait until `lost`, close; then make a new one.
-Not here: reconnecting and what a message means (`mqtt_transport`).
+In: where the broker is; a callback for messages; what to publish. Out: messages to the callback,
+acknowledgements back.
+Guarantees: a QoS 1 message is acknowledged by `acknowledge` alone, so with a persistent session what was
+not acknowledged comes again with the next connection of the same client id. While reading is paused the
+broker's own queue holds what comes. What is published leaves in the order of the calls; at most
+`PUBLISHING_MAX` messages wait to be sent or acknowledged, further ones are refused. An object serves one
+connection: open, wait until `lost`, close; then make a new one.
+Not here: reconnecting and what a message means (`mqtt_transport`, `sparkplug.host`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +31,7 @@ from plantwire.gateway.settings import GatewaySettings
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _CONNECT_TIMEOUT_S: Final = 10.0
 _MISC_INTERVAL_S: Final = 1.0
+PUBLISHING_MAX: Final = 1000
 
 
 class MqttUnreachableError(Exception):
@@ -65,26 +69,48 @@ class BrokerAddress(msgspec.Struct, frozen=True):
         )
 
 
-class MqttConnection:
-    """A connection with a persistent session (clean session false), subscribed at QoS 1."""
+class Will(msgspec.Struct, frozen=True):
+    """What the broker publishes for us when the connection ends without DISCONNECT."""
 
-    def __init__(self, address: BrokerAddress, on_message: Callable[[paho.MQTTMessage], None]) -> None:
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+class MqttConnection:
+    """A connection, subscribed at QoS 1.
+
+    The session is persistent unless `clean_session`: the broker then forgets it with the connection.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        on_message: Callable[[paho.MQTTMessage], None],
+        *,
+        clean_session: bool = False,
+        will: Will | None = None,
+    ) -> None:
         self._address = address
         self._on_message = on_message
         self._client = paho.Client(
             callback_api_version=CallbackAPIVersion.VERSION2,
             client_id=address.client_id,
-            clean_session=False,
+            clean_session=clean_session,
             protocol=paho.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
         )
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, will.qos, will.retain)
+        self._publishing: dict[int, asyncio.Future[bool]] = {}
         self._socket: socket.socket | None = None
         self._paused = False
         self._misc: asyncio.Task[None] | None = None
 
-    async def open(self, topic_filters: tuple[str, ...]) -> None:
-        """Connect and subscribe; raises `MqttUnreachableError`."""
+    async def open(self, topic_filters: Sequence[str]) -> None:
+        """Connect and subscribe, all filters in one request; raises `MqttUnreachableError`."""
         self._loop = asyncio.get_running_loop()
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
@@ -93,6 +119,7 @@ class MqttConnection:
         client.on_connect = self._handle_connect
         client.on_subscribe = self._handle_subscribe
         client.on_disconnect = self._handle_disconnect
+        client.on_publish = self._handle_published
         client.on_message = lambda _client, _data, message: self._on_message(message)
         try:
             # Name look-up, TCP and TLS block. Socket callbacks come after: they belong to the loop's thread.
@@ -121,6 +148,20 @@ class MqttConnection:
         if message.qos and not self._lost.done():
             self._client.ack(message.mid, message.qos)
 
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[bool]:
+        """Publish; the future says whether it was sent (QoS 0) or acknowledged (QoS 1).
+
+        It was not where the connection is lost first, and where `PUBLISHING_MAX` messages wait already.
+        """
+        published: asyncio.Future[bool] = self._loop.create_future()
+        if self._lost.done() or len(self._publishing) >= PUBLISHING_MAX:
+            published.set_result(False)
+            return published
+        info = self._client.publish(topic, payload, qos, retain)
+        # Nothing is written before the loop's next turn, so the callback cannot have come already.
+        self._publishing[info.mid] = published
+        return published
+
     def pause_reading(self) -> None:
         """Leave further messages in the socket, so that the broker slows down or queues."""
         if not self._paused and self._socket is not None:
@@ -147,9 +188,7 @@ class MqttConnection:
             while self._socket is not None and self._client.want_write():
                 if self._client.loop_write() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     break
-        self._release_socket()
-        if not self._lost.done():
-            self._lost.set_result("closed")
+        self._note_lost("closed")
 
     def _connect(self) -> None:
         address = self._address
@@ -214,6 +253,10 @@ class MqttConnection:
         self._release_socket()
         if not self._lost.done():
             self._lost.set_result(why)
+        unsettled, self._publishing = self._publishing, {}
+        for published in unsettled.values():
+            if not published.done():
+                published.set_result(False)
 
     def _handle_connect(
         self,
@@ -254,3 +297,10 @@ class MqttConnection:
         _properties: Properties | None,
     ) -> None:
         self._note_lost(str(reason))
+
+    def _handle_published(
+        self, _client: paho.Client, _data: Any, mid: int, _reason: ReasonCode, _properties: Properties
+    ) -> None:
+        published = self._publishing.pop(mid, None)
+        if published is not None and not published.done():
+            published.set_result(True)
