@@ -63,6 +63,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     rejected: Rejected
     source: str
     received_time_ms: int
+    protocol: str = ""
+    """What the ledger counts it under, as a frame's; where empty, `source` up to its colon."""
 
 
 class Forwarder(Protocol):

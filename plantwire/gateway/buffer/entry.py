@@ -100,8 +100,10 @@ class EdgeBuffer(Protocol):
         only those with a smaller id. What does not pass its checksum is dropped and counted, not answered.
         """
 
-    def acknowledge(self, entry_ids: Sequence[int]) -> asyncio.Future[None]:
-        """Delivered: forget them. Resolves once that is durable; unknown ids are ignored."""
+    def acknowledge(self, entry_ids: Sequence[int]) -> asyncio.Future[list[int]]:
+        """Delivered: forget them. Resolves once that is durable, with those ids of them that were no longer
+        there (evicted meanwhile, and counted as such then).
+        """
 
     def drop(self, entry_ids: Sequence[int], reason: DropReason) -> asyncio.Future[None]:
         """Forget them and count them under `reason`."""
