@@ -8,6 +8,7 @@ Not here: the HTTP status of a reason (`http_transport`).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,28 @@ class Reason(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     BODY_TIMEOUT = "body-timeout"
     METHOD_NOT_ALLOWED = "method-not-allowed"
+    # Sparkplug alone.
+    INVALID_TOPIC = "invalid-topic"
+    NOT_PROTOBUF = "not-protobuf"
+    NOT_BORN = "not-born"
+    INVALID_BIRTH = "invalid-birth"
+    UNKNOWN_METRIC = "unknown-metric"
+    INVALID_VALUE = "invalid-value"
+    TOO_MANY_DEVICES = "too-many-devices"
+
+
+NOT_HTTP: Final = frozenset(
+    {
+        Reason.INVALID_TOPIC,
+        Reason.NOT_PROTOBUF,
+        Reason.NOT_BORN,
+        Reason.INVALID_BIRTH,
+        Reason.UNKNOWN_METRIC,
+        Reason.INVALID_VALUE,
+        Reason.TOO_MANY_DEVICES,
+    }
+)
+"""Reasons that no HTTP request is refused for: they have no status."""
 
 
 class Rejected(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from plantwire.gateway.forwarder import Obstacle
 from plantwire.gateway.http_transport import BODY_MEMORY_FULL, STATUS_OF_REASON
 from plantwire.gateway.metrics import GatewayMetrics
+from plantwire.gateway.rejected import NOT_HTTP
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.platform.settings import SharedSettings
 
@@ -20,6 +21,11 @@ def test_every_reason_with_its_status() -> None:
     given = {(str(status), reason.value) for reason, status in STATUS_OF_REASON.items()}
     given |= {("503", obstacle.value) for obstacle in Obstacle} | {("503", BODY_MEMORY_FULL)} | OWN_PATHS
     assert documented == given
+
+
+def test_every_reason_without_a_status() -> None:
+    documented = set(re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT, re.MULTILINE))
+    assert {reason.value for reason in NOT_HTTP} <= documented
 
 
 def test_every_setting_with_its_default() -> None:
