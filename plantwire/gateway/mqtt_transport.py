@@ -20,13 +20,13 @@ from typing import Final
 import structlog
 from paho.mqtt.client import MQTTMessage
 
-from plantwire.gateway.backoff import jittered_backoff_s
 from plantwire.gateway.decode_json import DecodeLimits, decode_telemetry
 from plantwire.gateway.forwarder import DeadLetter, Forwarder, UnavailableError
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.mqtt_connection import BrokerAddress, MqttConnection, MqttUnreachableError
 from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.gateway.settings import GatewaySettings
+from plantwire.platform.backoff import jittered_backoff_s
 from plantwire.schemas.records import TelemetryFrame
 
 TRANSPORT: Final = "mqtt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plantwire.gateway.backoff import jittered_backoff_s
+from plantwire.platform.backoff import jittered_backoff_s
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999))
