@@ -54,7 +54,7 @@ class Thinning(Protocol):
     """Report by exception; called from the event loop's thread only."""
 
     def thin(self, frame: TelemetryFrame) -> TelemetryFrame | None:
-        """The frame with what is new in it; None where nothing is. Historical frames come back as they are."""
+        """The frame with what is new in it; None where nothing is. A historical frame comes back as it is."""
 
     def forget(self, device_id: str) -> None:
         """What was last reported of the device did not get through: report its next values in full."""
@@ -69,8 +69,8 @@ class DurableForwarder(Forwarder, Protocol):
         alarms: Sequence[Sequence[AlarmEvent]] = (),
         refusal: DropReason = DropReason.RETURNED,
     ) -> asyncio.Future[None]:
-        """As `Forwarder.put`. `alarms` holds the events of each frame, or nothing at all: they are stored with
-        a frame that does not reach Kafka live, and left to the cloud's own detection where it does.
+        """As `Forwarder.put`. `alarms` holds the events of each frame, or nothing at all: they are stored
+        with a frame that does not reach Kafka live, and left to the cloud's detection where it does.
         `refusal` is what a frame counts as that is durable nowhere in the end.
         """
 

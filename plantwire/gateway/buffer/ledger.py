@@ -46,6 +46,7 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
     dropped: dict[str, int]
 
 
+_REASONS: Final = {reason.value: reason for reason in DropReason}
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(dict[str, _Saved])
 
@@ -153,8 +154,8 @@ class Ledger:
                 account.delivered_live += counts.delivered_live
                 account.delivered_drained += counts.delivered_drained
                 for reason, count in counts.dropped.items():
-                    if reason in DropReason:
-                        account.dropped[DropReason(reason)] += count
+                    if reason in _REASONS:  # a newer gateway may know more
+                        account.dropped[_REASONS[reason]] += count
         finally:
             for source in {*rows, *self._accounts}:
                 account = self.account(source)
