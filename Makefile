@@ -45,7 +45,7 @@ bench-%: setup
 	$(BIN)/python -m bench.$(subst -,_,$*)
 
 clean:
-	rm -rf $(VENV) .venv-bench $(WEB)/node_modules $(WEB)/dist $(WEB)/build
+	rm -rf $(VENV) .venv-bench .venv-sparkplug $(WEB)/node_modules $(WEB)/dist $(WEB)/build
 	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
