@@ -82,8 +82,10 @@ def announce(
     return alarm, event
 
 
-def withdraw(alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str, now_ms: int) -> AlarmEvent:
-    """The clear of an alarm whose rule no longer applies, which no value caused."""
+def withdraw(
+    alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str, now_ms: int, why: str = ""
+) -> AlarmEvent:
+    """The clear of an alarm that no value caused; by default its rule no longer applies."""
     return AlarmEvent(
         alarm_id=alarm.alarm_id,
         revision=alarm.revision + 1,
@@ -96,7 +98,7 @@ def withdraw(alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str,
         limit=None,
         severity=alarm.severity,
         kind=AlarmKind.CLEARED,
-        message=f"{device_id} {metric}: rule {rule_id} no longer applies",
+        message=why or f"{device_id} {metric}: rule {rule_id} no longer applies",
         event_time_ms=now_ms,
         raise_time_ms=alarm.raise_ms,
         count=alarm.raises,

@@ -1,4 +1,4 @@
-"""A device's alarm state as one byte string.
+"""A device's alarm state as one byte string: in savepoints, in a gateway's buffer, and from one to the other.
 
 In Flink's thread mode keyed state crosses into Python by way of pickle (a primitive byte array would
 even become a tuple of ints). One packed byte string per device pickles in a moment, keeps a layout of
@@ -21,7 +21,7 @@ _decoder: Final = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, str, Tracke
 
 
 class UnknownLayoutError(ValueError):
-    """The state was written by a newer version of this job."""
+    """The bytes are no alarm state of a layout that this version knows."""
 
 
 def pack(site: str, state: DeviceState) -> bytes:
@@ -33,5 +33,8 @@ def unpack(packed: bytes) -> tuple[str, DeviceState]:
     """The inverse of `pack`; raises `UnknownLayoutError`."""
     if packed[:1] != _LAYOUT_1:
         raise UnknownLayoutError(f"alarm state of layout {packed[:1].hex() or 'none'}")
-    site, rows = _decoder.decode(packed[1:])
+    try:
+        site, rows = _decoder.decode(packed[1:])
+    except msgspec.DecodeError as error:
+        raise UnknownLayoutError(f"alarm state: {error}") from None
     return site, {(rule, metric): tracked for rule, metric, tracked in rows}

@@ -22,8 +22,9 @@ from pyflink.datastream import KeyedBroadcastProcessFunction, OutputTag
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
+from plantwire.domain.adoption import go_on_from
 from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
-from plantwire.domain.packed_state import pack, unpack
+from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook
 from plantwire.platform.alarm_log import recent_alarms
@@ -89,6 +90,8 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         self._count_events = metrics.counter("alarm_events")
         self._count_too_late = metrics.counter("frames_too_late")
         self._count_clock_steps = metrics.counter("device_clock_steps")
+        self._count_adopted = metrics.counter("edge_states_adopted")
+        self._count_not_adopted = metrics.counter("edge_states_unreadable")
         self._count_corrected = metrics.counter("alarms_corrected")
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
@@ -134,6 +137,8 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         events: list[AlarmEvent] = []
         if cached.generation != self._book.generation:
             events = self._refresh_rules(cached, event_time_ms)
+        if frame["edge_state"]:
+            events.extend(self._adopt(cached, frame["edge_state"], event_time_ms))
         too_late, steps = detector.clock.too_late, detector.clock.steps
         events.extend(detector.take_frame(cast(FrameFields, frame), now_ms))
         self._count_too_late.inc(detector.clock.too_late - too_late)
@@ -254,6 +259,19 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 self._count_corrected.inc()
                 corrections.append(correction)
         return corrections
+
+    def _adopt(self, cached: _Cached, edge_state: bytes, event_time_ms: int) -> list[AlarmEvent]:
+        """Kafka lacks frames that the gateway's own detection has seen: go on from what it knows."""
+        try:
+            site, edge = unpack(edge_state)
+        except UnknownLayoutError:
+            # Of a newer gateway. Without it alarms may get ids of their own; the frame counts all the same.
+            self._count_not_adopted.inc()
+            return []
+        detector = cached.detector
+        detector.site = detector.site or site
+        self._count_adopted.inc()
+        return go_on_from(detector, edge, event_time_ms)
 
     def _emit(self, event: AlarmEvent) -> Row:
         event = msgspec.structs.replace(event, detect_out_us=time.time_ns() // 1000)

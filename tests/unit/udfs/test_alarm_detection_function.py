@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from plantwire.domain.detection import DeviceDetector
+from plantwire.domain.packed_state import pack
+from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC
 from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, TelemetryFrame
 from plantwire.udfs import alarm_detection
@@ -49,11 +52,10 @@ def started(flink: FakeFlink, *rules: AlarmRule) -> AlarmDetection:
     return function
 
 
-def body(at_ms: int, **values: float) -> bytes:
+def body(at_ms: int, edge_state: bytes = b"", **values: float) -> bytes:
+    metrics = tuple(Metric(name, value) for name, value in values.items())
     return FRAME_CODEC.encode(
-        TelemetryFrame(
-            "press-1", "", None, at_ms, at_ms, "http", False, tuple(Metric(n, v) for n, v in values.items())
-        )
+        TelemetryFrame("press-1", "", None, at_ms, at_ms, "http", False, metrics, edge_state=edge_state)
     )
 
 
@@ -71,6 +73,32 @@ def test_a_timer_that_is_overdue_after_a_restore_finds_the_rules(clock: Clock, l
     clock.now_ms += 2 * HOUSEKEEPING_MS
     assert flink.fire_timers(restored, clock.now_ms) == []
     assert told(flink.element(restored, "press-1", body(clock.now_ms, temperature=50.0))) == [("CLEARED", 2)]
+
+
+def test_a_frame_with_the_edges_state_goes_on_from_it(clock: Clock, log: list[AlarmEvent]) -> None:
+    flink = FakeFlink()
+    function = started(flink, HOT)
+    assert flink.element(function, "press-1", body(clock.now_ms, temperature=50.0)) == []
+    edge = DeviceDetector("press-1", RuleBook([HOT]).for_device("press-1"))
+    [raised] = edge.take_readings([("temperature", 101.0, clock.now_ms + 1)], clock.now_ms + 1, "", 0)
+    clock.now_ms += 2
+    state = pack("hall", edge.state)
+    rows = flink.element(function, "press-1", body(clock.now_ms, edge_state=state, temperature=50.0))
+    [cleared] = [ALARM_CODEC.decode(row[1]) for row in rows]
+    assert (cleared.alarm_id, cleared.revision, cleared.kind) == (raised.alarm_id, 2, "CLEARED")
+    assert flink.counts["edge_states_adopted"] == 1
+
+
+def test_an_edge_state_of_another_layout_costs_the_frame_nothing(clock: Clock, log: list[AlarmEvent]) -> None:
+    flink = FakeFlink()
+    function = started(flink, HOT)
+    for number, state in enumerate((b"\x7f", b"\x01garbage", b"\x01")):
+        clock.now_ms += 1
+        rows = flink.element(
+            function, "press-1", body(clock.now_ms, edge_state=state, temperature=101.0 - 60 * (number % 2))
+        )
+        assert len(rows) == 1
+    assert flink.counts["edge_states_unreadable"] == 3
 
 
 def test_timers_do_not_multiply(clock: Clock, log: list[AlarmEvent]) -> None:

@@ -1,0 +1,137 @@
+"""After an outage the cloud's detection goes on from the gateway's, and both tell the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from plantwire.domain.adoption import adopt, go_on_from
+from plantwire.domain.detection import DeviceDetector
+from plantwire.domain.rule_book import RuleBook
+from plantwire.schemas.records import AlarmEvent, AlarmKind, AlarmRule, Limit
+
+START_MS = 1_795_000_000_000
+RULES = (
+    AlarmRule(
+        "hot", 1, "*", "temperature", (Limit(0, above=100, deadband=2), Limit(1, above=90, deadband=2))
+    ),
+    AlarmRule("slow", 1, "*", "temperature", (Limit(2, above=80),), on_delay_ms=5000, off_delay_ms=5000),
+)
+
+Series = list[tuple[int, float]]
+"""(ms since the frame before, value)."""
+steps = st.tuples(
+    st.sampled_from([1, 500, 2000, 6000, 30_000, 61_000]),
+    st.sampled_from([50.0, 79.0, 85.0, 95.0, 99.0, 105.0]),
+)
+
+
+def detector() -> DeviceDetector:
+    return DeviceDetector("press-1", RuleBook(RULES).for_device("press-1"))
+
+
+def judge(one: DeviceDetector, at_ms: int, value: float) -> list[AlarmEvent]:
+    return one.take_readings([("temperature", value, at_ms)], at_ms, "hall", at_ms)
+
+
+def names(events: list[AlarmEvent]) -> list[tuple[str, int, str]]:
+    return [(event.alarm_id, event.revision, event.kind) for event in events]
+
+
+def run(before: Series, missed: Series, after: Series) -> tuple[list[AlarmEvent], ...]:
+    """The events of the edge while cut off, of the edge afterwards, and of the cloud afterwards."""
+    edge, cloud = detector(), detector()
+    at_ms = START_MS
+    for step_ms, value in before:
+        at_ms += step_ms
+        assert names(judge(edge, at_ms, value)) == names(judge(cloud, at_ms, value))
+    while_away: list[AlarmEvent] = []
+    for step_ms, value in missed:
+        at_ms += step_ms
+        while_away += judge(edge, at_ms, value)
+    told_by_edge: list[AlarmEvent] = []
+    told_by_cloud: list[AlarmEvent] = []
+    for step_ms, value in after:
+        at_ms += step_ms
+        state = edge.state
+        told_by_edge += judge(edge, at_ms, value)
+        told_by_cloud += go_on_from(cloud, state, at_ms)
+        told_by_cloud += judge(cloud, at_ms, value)
+        assert cloud.state == edge.state
+    return while_away, told_by_edge, told_by_cloud
+
+
+def active_after(events: list[AlarmEvent]) -> set[str]:
+    """The alarms that a reader of the log, who goes by revisions, holds active."""
+    newest: dict[str, AlarmEvent] = {}
+    for event in events:
+        known = newest.get(event.alarm_id)
+        if known is None or event.revision > known.revision:
+            newest[event.alarm_id] = event
+    return {event.alarm_id for event in newest.values() if event.kind != AlarmKind.CLEARED}
+
+
+@given(
+    st.lists(steps, max_size=8),
+    st.lists(steps, min_size=1, max_size=12),
+    st.lists(steps, min_size=1, max_size=8),
+)
+@example([(1, 105.0)], [(1, 50.0), (61_000, 105.0)], [(1, 105.0), (1, 50.0)])
+@example([], [(1, 105.0)], [(1, 105.0), (1, 50.0)])
+@example([(1, 105.0)], [(1, 50.0)], [(61_000, 50.0), (1, 105.0)])
+def test_the_cloud_goes_on_where_the_edge_is(before: Series, missed: Series, after: Series) -> None:
+    while_away, by_edge, by_cloud = run(before, missed, after)
+    known = {name[:2] for name in names(while_away)}
+    # What the edge already told, an alarm's clear, is passed over by whoever has it.
+    new = [event for event in by_cloud if (event.alarm_id, event.revision) not in known]
+    extra = Counter(names(new)) - Counter(names(by_edge))
+    assert not Counter(names(by_edge)) - Counter(names(by_cloud))
+    # The rest are clears of alarms that the edge has moved past, with revisions older than its own.
+    newest = {event.alarm_id: event.revision for event in while_away}
+    assert all(kind == AlarmKind.CLEARED and revision < newest[alarm] for alarm, revision, kind in extra)
+
+
+@given(
+    st.lists(steps, max_size=8),
+    st.lists(steps, min_size=1, max_size=12),
+    st.lists(steps, min_size=1, max_size=8),
+)
+def test_in_the_log_both_hold_the_same_alarms_active(before: Series, missed: Series, after: Series) -> None:
+    first: list[AlarmEvent] = []
+    edge, at_ms = detector(), START_MS
+    for step_ms, value in before:
+        at_ms += step_ms
+        first += judge(edge, at_ms, value)
+    while_away, by_edge, by_cloud = run(before, missed, after)
+    assert active_after(first + while_away + by_cloud) == active_after(first + while_away + by_edge)
+
+
+def test_an_edge_that_knows_nothing_ends_the_clouds_alarm_and_starts_its_own() -> None:
+    cloud = detector()
+    raised = judge(cloud, START_MS, 105.0)
+    ended = go_on_from(cloud, {}, START_MS + 1000)
+    assert names(ended) == [(raised[0].alarm_id, 2, AlarmKind.CLEARED)]
+    again = judge(cloud, START_MS + 1000, 105.0)
+    assert [event.kind for event in again] == [AlarmKind.RAISED]
+    assert again[0].alarm_id != raised[0].alarm_id
+
+
+def test_a_frame_that_is_not_the_newest_changes_nothing() -> None:
+    cloud = detector()
+    judge(cloud, START_MS, 105.0)
+    state = cloud.state
+    assert go_on_from(cloud, {}, START_MS) == []
+    assert cloud.state is state
+
+
+def test_the_cloud_keeps_what_it_knows_better_of_the_same_alarm() -> None:
+    cloud = detector()
+    judge(cloud, START_MS, 95.0)
+    stale = cloud.state
+    judge(cloud, START_MS + 1000, 105.0)
+    key = ("hot", "temperature")
+    adopted = adopt(cloud.state, stale)
+    assert adopted.state[key] == cloud.state[key] != stale[key]
+    assert adopted.ended == ()
