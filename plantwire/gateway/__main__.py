@@ -25,6 +25,7 @@ from plantwire.gateway.forwarder import KafkaForwarder
 from plantwire.gateway.http_app import build_app
 from plantwire.gateway.http_transport import TelemetryEndpoint
 from plantwire.gateway.metrics import GatewayMetrics
+from plantwire.gateway.mqtt_sources import build_sources
 from plantwire.gateway.mqtt_transport import MqttTransport
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.token_cache import TokenCache
@@ -73,7 +74,7 @@ def _listen(settings: GatewaySettings) -> socket.socket:
 async def _run(settings: GatewaySettings, listener: socket.socket) -> int:
     metrics = GatewayMetrics()
     forwarder = KafkaForwarder(settings, metrics)
-    mqtt = MqttTransport(settings, forwarder, metrics)
+    mqtt = MqttTransport(settings, forwarder, metrics, build_sources(settings))
     authority = TokenAuthority(
         settings.require_token_secret(), settings.token_issuer, settings.token_audience
     )

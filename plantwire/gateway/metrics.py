@@ -10,6 +10,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from plantwire.gateway.mqtt_metrics import MqttMetrics
+
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
 
 
@@ -74,6 +76,7 @@ class GatewayMetrics:
             "MQTT messages in hand, not yet acknowledged to the broker.",
             registry=self.registry,
         )
+        self.mqtt = MqttMetrics(self.registry)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

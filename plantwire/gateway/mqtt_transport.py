@@ -1,96 +1,107 @@
-"""Plain JSON over MQTT: devices/{id}/telemetry.
+"""Messages of an MQTT broker → frames and dead letters, on one connection for several kinds of message.
 
-In: messages of an MQTT broker. Out: frames, or dead letters with their reason, to the forwarder.
-Guarantees: a QoS 1 message is acknowledged to the broker only after Kafka has its frames or its dead
-letter; until then the gateway keeps trying, and a message that the connection is lost over comes again:
-at least once. At most `gateway_mqtt_in_flight_max` messages are in hand; at the bound reading pauses
-and the broker queues. A message that has to be tried again may be overtaken by a later one.
-Not here: the socket (`mqtt_connection`), the payload's meaning (`decode_json`). Who may publish where is
-the broker's to decide.
+In: messages, and the sources that know what they mean (`mqtt_source`). Out: frames, or dead letters with
+their reason, to the forwarder.
+Guarantees: a QoS 1 message is acknowledged to the broker only after its frames or its dead letter are
+durable, or where there is nothing to forward; until then the gateway keeps trying, and a message that the
+connection is lost over comes again: at least once. A message that its protocol names is not forwarded again
+within the window. At most `gateway_mqtt_in_flight_max` messages are in hand; at the bound reading pauses
+and the broker queues. While messages wait to be tried again, later ones wait behind them; only one whose
+attempt was under way already can come before them.
+Not here: the socket (`mqtt_connection`), what a message means (the sources), durability (`forwarder`).
+Who may publish where is the broker's to decide.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import time
+from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from typing import Final
 
 import structlog
 from paho.mqtt.client import MQTTMessage
 
-from plantwire.gateway.decode_json import DecodeLimits, decode_telemetry
 from plantwire.gateway.forwarder import DeadLetter, Forwarder, UnavailableError
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.mqtt_connection import BrokerAddress, MqttConnection, MqttUnreachableError
+from plantwire.gateway.mqtt_source import Decoded, MqttSource, Outcome, Unneeded
+from plantwire.gateway.recent_keys import RecentKeys
 from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.platform.backoff import jittered_backoff_s
-from plantwire.schemas.records import TelemetryFrame
 
-TRANSPORT: Final = "mqtt"
-PROTOCOL: Final = "mqtt-json"
-# The second filter is for ids with a slash: they are refused by name rather than never seen.
-TOPIC_FILTERS: Final = ("devices/+/telemetry", "devices/+/+/telemetry")
-_TOPIC_PREFIX: Final = "devices/"
-_TOPIC_SUFFIX: Final = "/telemetry"
+UNKNOWN_PROTOCOL: Final = "mqtt"
+"""What a message of no source counts under."""
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LONGEST_S: Final = 5.0
 _RECONNECT_FIRST_S: Final = 0.25
+_LOGGED_AGAIN_S: Final = 10.0
 
 log = structlog.get_logger()
-
-
-def decode_message(
-    topic: str,
-    payload: bytes,
-    received_us: int,
-    limits: DecodeLimits,
-    payload_limit_bytes: int,
-) -> tuple[TelemetryFrame, ...] | Rejected:
-    """The frames of one message, or why there are none. Pure."""
-    if len(payload) > payload_limit_bytes:
-        return Rejected(
-            Reason.BODY_TOO_LARGE, f"{len(payload)} bytes in one message; at most {payload_limit_bytes}."
-        )
-    device_id = topic.removeprefix(_TOPIC_PREFIX).removesuffix(_TOPIC_SUFFIX)
-    return decode_telemetry(payload, device_id, PROTOCOL, received_us, limits)
 
 
 class _Delivery:
     """One message in hand, from its arrival to its acknowledgement."""
 
-    __slots__ = ("connection", "failures", "message", "outcome", "received_us", "topic")
+    __slots__ = ("connection", "message", "number", "outcome", "protocol", "received_us", "topic")
 
     def __init__(
         self,
+        number: int,
         message: MQTTMessage,
         topic: str,
-        outcome: tuple[TelemetryFrame, ...] | Rejected,
+        protocol: str,
+        outcome: Outcome,
         received_us: int,
         connection: MqttConnection,
     ) -> None:
+        self.number = number
         self.message = message
         self.topic = topic
+        self.protocol = protocol
         self.outcome = outcome
         self.received_us = received_us
         self.connection = connection
-        self.failures = 0
+
+    def __lt__(self, other: _Delivery) -> bool:
+        return self.number < other.number
+
+    @property
+    def key(self) -> str | None:
+        return self.outcome.key if isinstance(self.outcome, Decoded) else None
 
 
 class MqttTransport:
     """Keeps a connection to the broker; `run` it as a task, `close` it to stop in order."""
 
-    def __init__(self, settings: GatewaySettings, forwarder: Forwarder, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        forwarder: Forwarder,
+        metrics: GatewayMetrics,
+        sources: Sequence[MqttSource],
+    ) -> None:
         self._address = BrokerAddress.of(settings)
-        self._limits = settings.decode_limits()
         self._payload_limit_bytes = settings.gateway_body_limit_bytes
         self._held_max = settings.gateway_mqtt_in_flight_max
         self._backoff_max_s = settings.gateway_mqtt_backoff_max_s
         self._forwarder = forwarder
         self._metrics = metrics
-        self._accepted = metrics.accepted.labels(TRANSPORT)
+        self._router = SourceRouter(sources)
+        self._recent = RecentKeys(
+            settings.gateway_mqtt_duplicate_window_s, settings.gateway_mqtt_duplicates_max
+        )
+        self._under_way: dict[str, list[_Delivery]] = {}
+        self._waiting: list[_Delivery] = []
+        self._retry: asyncio.TimerHandle | None = None
+        self._refusals = 0
+        self._numbers = count()
+        self._logged_at_s: dict[tuple[str, Reason], float] = {}
         self._held = 0
         self._connection: MqttConnection | None = None
         self._finding: str | None = "not connected yet"
@@ -107,7 +118,7 @@ class MqttTransport:
             # Before it opens: the broker may deliver before it confirms the subscription.
             self._connection = connection
             try:
-                await connection.open(TOPIC_FILTERS)
+                await connection.open(self._router.filters)
             except MqttUnreachableError as error:
                 failures += 1
                 self._finding = f"no MQTT broker: {error}"
@@ -149,6 +160,8 @@ class MqttTransport:
                 await self._idle.wait()
         except TimeoutError:
             log.warning("mqtt_messages_left", count=self._held)
+        if self._retry is not None:
+            self._retry.cancel()
         await self._connection.close()
         return self._held
 
@@ -157,74 +170,144 @@ class MqttTransport:
         connection = self._connection
         if connection is None or self._closing:
             return  # not acknowledged: it comes again
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = "devices/\ufffd/telemetry"
-        outcome = decode_message(
-            topic,
-            bytes(message.payload),
-            received_us,
-            self._limits,
-            self._payload_limit_bytes,
-        )
+        topic, protocol, outcome = self._decode(message, received_us)
+        if isinstance(outcome, Unneeded):
+            self._metrics.mqtt.unneeded.labels(protocol, outcome.value).inc()
+            connection.acknowledge(message)
+            return
         if isinstance(outcome, Rejected):
-            self._metrics.rejected.labels(TRANSPORT, outcome.reason.value).inc()
+            self._note_rejected(protocol, topic, outcome)
         self._held += 1
         self._metrics.mqtt_held.set(self._held)
         self._idle.clear()
         if self._held >= self._held_max:
             connection.pause_reading()
-        self._attempt(_Delivery(message, topic, outcome, received_us, connection))
+        self._take(_Delivery(next(self._numbers), message, topic, protocol, outcome, received_us, connection))
 
-    def _attempt(self, delivery: _Delivery) -> None:
+    def _decode(self, message: MQTTMessage, received_us: int) -> tuple[str, str, Outcome]:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            refused = Rejected(Reason.INVALID_DEVICE_ID, "The topic is not UTF-8.")
+            return "\ufffd", UNKNOWN_PROTOCOL, refused
+        source = self._router.source_of(topic)
+        if source is None:
+            return topic, UNKNOWN_PROTOCOL, Unneeded.NOT_SUBSCRIBED
+        payload = bytes(message.payload)
+        if len(payload) > self._payload_limit_bytes:
+            detail = f"{len(payload)} bytes in one message; at most {self._payload_limit_bytes}."
+            return topic, source.protocol, Rejected(Reason.BODY_TOO_LARGE, detail)
+        return topic, source.protocol, source.decode(topic, payload, received_us)
+
+    def _note_rejected(self, protocol: str, topic: str, rejected: Rejected) -> None:
+        self._metrics.rejected.labels(protocol, rejected.reason.value).inc()
+        # The first of a kind says what is wrong; a device that repeats it must not fill the log.
+        now_s = time.monotonic()
+        kind = (protocol, rejected.reason)
+        if now_s - self._logged_at_s.get(kind, -_LOGGED_AGAIN_S) >= _LOGGED_AGAIN_S:
+            self._logged_at_s[kind] = now_s
+            log.warning(
+                "mqtt_message_rejected",
+                topic=topic[:256],
+                reason=rejected.reason.value,
+                detail=rejected.detail,
+            )
+
+    def _take(self, delivery: _Delivery) -> None:
+        if self._waiting:
+            heapq.heappush(self._waiting, delivery)
+        else:
+            self._attempt(delivery)
+
+    def _attempt(self, delivery: _Delivery) -> bool:
+        """Hand a message on; False where there is no room for it now, and it waits."""
         if delivery.message.qos and delivery.connection is not self._connection:
             self._let_go()  # the broker sends it again on the new connection
-            return
+            return True
+        key = delivery.key
+        if key is not None:
+            if self._recent.seen(key, time.monotonic()):
+                self._finish_duplicate(delivery)
+                return True
+            if key in self._under_way:
+                self._under_way[key].append(delivery)  # decided by the outcome of the first
+                return True
         try:
             future = self._hand_over(delivery)
         except UnavailableError as unavailable:
-            self._try_again(delivery, unavailable)
-        else:
-            future.add_done_callback(partial(self._handle_settled, delivery))
+            self._wait(delivery, unavailable)
+            return False
+        if key is not None:
+            self._under_way[key] = []
+        future.add_done_callback(partial(self._handle_settled, delivery))
+        return True
 
     def _hand_over(self, delivery: _Delivery) -> asyncio.Future[None]:
         outcome = delivery.outcome
-        if not isinstance(outcome, Rejected):
-            return self._forwarder.put(outcome)
+        if isinstance(outcome, Decoded):
+            return self._forwarder.put(outcome.frames)
+        assert isinstance(outcome, Rejected)  # noqa: S101 - the third kind is not in hand
         return self._forwarder.put_dead_letter(
             DeadLetter(
                 payload=bytes(delivery.message.payload),
                 rejected=outcome,
                 source=f"mqtt:{delivery.topic}",
                 received_time_ms=delivery.received_us // 1000,
+                protocol=delivery.protocol,
             )
         )
 
     def _handle_settled(self, delivery: _Delivery, future: asyncio.Future[None]) -> None:
+        key = delivery.key
+        alike = self._under_way.pop(key, []) if key is not None else []
+        error = None if future.cancelled() else future.exception()
         if future.cancelled():
             self._let_go()
-            return
-        error = future.exception()
-        if isinstance(error, UnavailableError):
-            self._try_again(delivery, error)
-            return
-        if error is not None:
+        elif isinstance(error, UnavailableError):
+            self._wait(delivery, error)
+        elif error is not None:
             raise error
-        if isinstance(delivery.outcome, Rejected):
-            self._metrics.dead_letters.labels(delivery.outcome.reason.value).inc()
         else:
-            self._accepted.inc(len(delivery.outcome))
+            self._refusals = 0
+            self._note_durable(delivery)
+            self._acknowledge(delivery)
+        for repetition in alike:
+            self._take(repetition)
+
+    def _note_durable(self, delivery: _Delivery) -> None:
+        outcome = delivery.outcome
+        if isinstance(outcome, Rejected):
+            self._metrics.dead_letters.labels(outcome.reason.value).inc()
+        elif isinstance(outcome, Decoded):
+            self._metrics.accepted.labels(delivery.protocol).inc(len(outcome.frames))
+            for remark in outcome.remarks:
+                self._metrics.mqtt.remarks.labels(delivery.protocol, remark.value).inc()
+            if outcome.key is not None:
+                self._recent.remember(outcome.key, time.monotonic())
+
+    def _finish_duplicate(self, delivery: _Delivery) -> None:
+        self._metrics.mqtt.unneeded.labels(delivery.protocol, Unneeded.DUPLICATE.value).inc()
+        self._acknowledge(delivery)
+
+    def _acknowledge(self, delivery: _Delivery) -> None:
         if delivery.connection is self._connection:
             delivery.connection.acknowledge(delivery.message)
         self._let_go()
 
-    def _try_again(self, delivery: _Delivery, unavailable: UnavailableError) -> None:
-        delivery.failures += 1
-        self._metrics.unavailable.labels(TRANSPORT, unavailable.obstacle.value).inc()
-        chance = random.random()  # noqa: S311 - as above
-        delay_s = jittered_backoff_s(delivery.failures, _RETRY_FIRST_S, _RETRY_LONGEST_S, chance)
-        self._loop.call_later(delay_s, self._attempt, delivery)
+    def _wait(self, delivery: _Delivery, unavailable: UnavailableError) -> None:
+        self._metrics.unavailable.labels(delivery.protocol, unavailable.obstacle.value).inc()
+        heapq.heappush(self._waiting, delivery)
+        if self._retry is None:
+            self._refusals += 1
+            chance = random.random()  # noqa: S311 - as above
+            delay_s = jittered_backoff_s(self._refusals, _RETRY_FIRST_S, _RETRY_LONGEST_S, chance)
+            self._retry = self._loop.call_later(delay_s, self._try_again)
+
+    def _try_again(self) -> None:
+        """Try those that wait, in order of arrival, up to the first that there is still no room for."""
+        self._retry = None
+        while self._waiting and self._attempt(heapq.heappop(self._waiting)):
+            pass
 
     def _let_go(self) -> None:
         self._held -= 1
@@ -233,3 +316,19 @@ class MqttTransport:
             self._idle.set()
         if self._held <= self._held_max // 2 and self._connection is not None and not self._closing:
             self._connection.resume_reading()
+
+
+class SourceRouter:
+    """Finds the source of a topic by what its filters begin with; the longest beginning wins."""
+
+    def __init__(self, sources: Sequence[MqttSource]) -> None:
+        self.filters = tuple(one for source in sources for one in source.filters)
+        beginnings = {one.partition("+")[0].partition("#")[0]: s for s in sources for one in s.filters}
+        self._beginnings = sorted(beginnings.items(), key=lambda entry: len(entry[0]), reverse=True)
+
+    def source_of(self, topic: str) -> MqttSource | None:
+        """The source that subscribed to `topic`, or None."""
+        for beginning, source in self._beginnings:
+            if topic.startswith(beginning):
+                return source
+        return None

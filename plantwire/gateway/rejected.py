@@ -48,6 +48,11 @@ class Reason(StrEnum):
     UNKNOWN_METRIC = "unknown-metric"
     INVALID_VALUE = "invalid-value"
     TOO_MANY_DEVICES = "too-many-devices"
+    # ChirpStack alone.
+    TOPIC_MISMATCH = "topic-mismatch"
+    UNKNOWN_EVENT = "unknown-event"
+    UNKNOWN_CODEC = "unknown-codec"
+    CODEC_FAILED = "codec-failed"
 
 
 NOT_HTTP: Final = frozenset(
@@ -59,6 +64,10 @@ NOT_HTTP: Final = frozenset(
         Reason.UNKNOWN_METRIC,
         Reason.INVALID_VALUE,
         Reason.TOO_MANY_DEVICES,
+        Reason.TOPIC_MISMATCH,
+        Reason.UNKNOWN_EVENT,
+        Reason.UNKNOWN_CODEC,
+        Reason.CODEC_FAILED,
     }
 )
 """Reasons that no HTTP request is refused for: they have no status."""

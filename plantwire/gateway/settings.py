@@ -12,11 +12,12 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
 from plantwire.platform.settings import SharedSettings
 
 
-class GatewaySettings(SharedSettings):
+class GatewaySettings(ChirpstackSettings, SharedSettings):
     """Where the gateway listens, what it takes at most, and how long it waits."""
 
     gateway_host: str = Field("127.0.0.1", description="Address that HTTP listens on.")
@@ -56,6 +57,12 @@ class GatewaySettings(SharedSettings):
     )
     gateway_mqtt_backoff_max_s: float = Field(
         30.0, gt=0, description="Longest wait between two attempts to reach the MQTT broker."
+    )
+    gateway_mqtt_duplicate_window_s: float = Field(
+        600.0, ge=0, description="How long a message that names itself is known as forwarded."
+    )
+    gateway_mqtt_duplicates_max: int = Field(
+        100_000, ge=1, le=10_000_000, description="How many such messages are remembered."
     )
     gateway_mqtt_keepalive_s: int = Field(30, ge=5, le=65535, description="MQTT keep-alive.")
     mqtt_client_id: str = Field(

@@ -85,7 +85,7 @@ def test_bad_messages_become_dead_letters_and_disturb_nothing(
     assert sorted(letter(message) for message in dlq.messages) == sorted(expected)
     for reason in {case[2] for case in cases}:
         number = sum(case[2] == reason for case in cases)
-        assert gateway.counted("rejected_total", reason=reason, transport="mqtt") == number
+        assert gateway.counted("rejected_total", reason=reason, transport="mqtt-json") == number
         assert gateway.counted("dead_letters_total", reason=reason) == number
 
 

@@ -1,44 +1,302 @@
-"""What an MQTT message becomes."""
+"""What the MQTT transport does: acknowledge what is durable, forward repetitions once, keep the order."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from paho.mqtt.client import MQTTMessage
+from prometheus_client import CollectorRegistry
 
-from plantwire.gateway.decode_json import DecodeLimits
-from plantwire.gateway.mqtt_transport import decode_message
+from plantwire.gateway import mqtt_transport
+from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
+from plantwire.gateway.metrics import GatewayMetrics
+from plantwire.gateway.mqtt_source import Decoded, Outcome, Remark, Unneeded
+from plantwire.gateway.mqtt_transport import MqttTransport, SourceRouter
 from plantwire.gateway.rejected import Reason, Rejected
-
-NOW_US = 1_767_225_600_000_000
-LIMITS = DecodeLimits(metrics_per_frame_max=10, frames_max=10, time_ahead_max_ms=60_000)
-GOOD = b'{"metrics": {"t": 1}}'
+from plantwire.gateway.settings import GatewaySettings
+from plantwire.schemas.records import Metric, TelemetryFrame
 
 
-def test_the_device_is_the_topic_s_middle() -> None:
-    outcome = decode_message("devices/press-1/telemetry", GOOD, NOW_US, LIMITS, 1000)
-    assert not isinstance(outcome, Rejected)
-    assert (outcome[0].device_id, outcome[0].protocol) == ("press-1", "mqtt-json")
+def frame(sequence: int) -> TelemetryFrame:
+    metrics = (Metric("t", 1.0),)
+    return TelemetryFrame("d", "", sequence, 1, 1, "test", False, metrics, gateway_in_us=1)
 
 
-@pytest.mark.parametrize(
-    ("topic", "payload", "reason"),
-    [
-        ("devices/press-1/telemetry", b"", Reason.NOT_JSON),
-        ("devices/press-1/telemetry", b" " * 1001, Reason.BODY_TOO_LARGE),
-        ("devices//telemetry", GOOD, Reason.INVALID_DEVICE_ID),
-        ("devices/a b/telemetry", GOOD, Reason.INVALID_DEVICE_ID),
-        ("devices/a/b/telemetry", GOOD, Reason.INVALID_DEVICE_ID),
-    ],
-)
-def test_a_bad_message_is_refused_by_name(topic: str, payload: bytes, reason: Reason) -> None:
-    outcome = decode_message(topic, payload, NOW_US, LIMITS, 1000)
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == reason
+class Source:
+    """Payload `7` is frame 7 without a key, `7 k` one with the key k; the rest says what it becomes."""
+
+    protocol = "test"
+    filters = ("test/+",)
+
+    def decode(self, topic: str, payload: bytes, received_us: int) -> Outcome:
+        words = payload.decode().split()
+        if words == ["unneeded"]:
+            return Unneeded.NOTHING_TO_FORWARD
+        if words == ["rejected"]:
+            return Rejected(Reason.BAD_SHAPE, "not good")
+        key = words[1] if len(words) > 1 else None
+        return Decoded((frame(int(words[0])),), key, (Remark.NO_CODEC,) if len(words) > 2 else ())
 
 
-@given(st.text(max_size=40), st.binary(max_size=60))
-def test_nothing_raises(topic: str, payload: bytes) -> None:
-    for name in (topic, f"devices/{topic}/telemetry"):
-        outcome = decode_message(name, payload, NOW_US, LIMITS, 50)
-        assert isinstance(outcome, tuple | Rejected)
+class Connection:
+    """A broker's side that the test plays."""
+
+    current: Connection
+
+    def __init__(self, address: object, on_message: object) -> None:
+        self.on_message = on_message
+        self.acknowledged: list[int] = []
+        self.paused = False
+        Connection.current = self
+
+    async def open(self, filters: Sequence[str]) -> None:
+        self.filters = tuple(filters)
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.opened.set()
+
+    opened: asyncio.Event
+
+    async def lost(self) -> str:
+        return await asyncio.shield(self._lost)
+
+    def lose(self) -> None:
+        self._lost.set_result("the test")
+
+    def acknowledge(self, message: MQTTMessage) -> None:
+        self.acknowledged.append(message.mid)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    async def close(self) -> None: ...
+
+    def deliver(self, mid: int, payload: str, topic: str = "test/x", qos: int = 1) -> None:
+        message = MQTTMessage(mid, topic.encode())
+        message.payload = payload.encode()
+        message.qos = qos
+        self.on_message(message)  # type: ignore[operator]
+
+
+class Forwarder:
+    """Keeps what it is handed until the test settles it."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.futures: dict[int, asyncio.Future[None]] = {}
+        self.puts: list[int] = []
+        self.letters: list[DeadLetter] = []
+
+    def put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None]:
+        if self.full:
+            raise UnavailableError(Obstacle.IN_FLIGHT_FULL, "full")
+        sequence = frames[0].sequence
+        assert sequence is not None
+        self.puts.append(sequence)
+        self.futures[sequence] = asyncio.get_running_loop().create_future()
+        return self.futures[sequence]
+
+    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
+        self.letters.append(letter)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def ready(self) -> str | None:
+        return None
+
+    async def settle(self, sequence: int, error: bool = False) -> None:
+        if error:
+            self.futures[sequence].set_exception(UnavailableError(Obstacle.NOT_ACKNOWLEDGED, "no"))
+        else:
+            self.futures[sequence].set_result(None)
+        await asyncio.sleep(0)
+
+    async def until(self, puts: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.puts) < puts:  # noqa: ASYNC110 - the loop's timers bring the next one
+                await asyncio.sleep(0.005)
+
+
+class Rig:
+    def __init__(self, **settings: object) -> None:
+        self.forwarder = Forwarder()
+        self.metrics = GatewayMetrics()
+        self.transport = MqttTransport(
+            GatewaySettings(**settings),
+            self.forwarder,
+            self.metrics,
+            [Source()],  # type: ignore[arg-type]
+        )
+
+    def counted(self, name: str, **labels: str) -> float:
+        registry: CollectorRegistry = self.metrics.registry
+        return registry.get_sample_value(f"plantwire_gateway_{name}_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def running(monkeypatch: pytest.MonkeyPatch, **settings: object) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(mqtt_transport, "MqttConnection", Connection)
+    monkeypatch.setattr(mqtt_transport, "_RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(mqtt_transport, "_RECONNECT_FIRST_S", 0.001)
+    Connection.opened = asyncio.Event()
+    rig = Rig(**settings)
+    task = asyncio.create_task(rig.transport.run())
+    await Connection.opened.wait()
+    try:
+        yield rig
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_message_is_acknowledged_when_its_frames_are_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        assert Connection.current.filters == ("test/+",)
+        Connection.current.deliver(1, "7")
+        await asyncio.sleep(0)
+        assert Connection.current.acknowledged == []
+        await rig.forwarder.settle(7)
+        assert Connection.current.acknowledged == [1]
+        assert rig.counted("frames_accepted", transport="test") == 1
+
+
+async def test_what_carries_nothing_is_acknowledged_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "unneeded")
+        Connection.current.deliver(2, "7", topic="other/x")
+        assert Connection.current.acknowledged == [1, 2]
+        assert rig.counted("mqtt_unneeded", protocol="test", reason="nothing-to-forward") == 1
+        assert rig.counted("mqtt_unneeded", protocol="mqtt", reason="not-subscribed") == 1
+
+
+async def test_refused_messages_become_dead_letters_of_their_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, gateway_body_limit_bytes=20) as rig:
+        Connection.current.deliver(1, "rejected")
+        Connection.current.deliver(2, "7" * 21)
+        await asyncio.sleep(0)
+        assert Connection.current.acknowledged == [1, 2]
+        first, second = rig.forwarder.letters
+        assert (first.source, first.protocol, first.payload) == ("mqtt:test/x", "test", b"rejected")
+        assert second.rejected.reason == Reason.BODY_TOO_LARGE
+        assert rig.counted("rejected", transport="test", reason="bad-shape") == 1
+        assert rig.counted("dead_letters", reason="body-too-large") == 1
+
+
+async def test_a_topic_that_is_no_text_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        message = MQTTMessage(1, b"test/\xff")
+        message.payload = b"7"
+        Connection.current.on_message(message)  # type: ignore[operator]
+        assert rig.forwarder.letters[0].rejected.reason == Reason.INVALID_DEVICE_ID
+
+
+async def test_remarks_are_counted_once_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "7 k remark")
+        assert rig.counted("mqtt_remarks", protocol="test", remark="no-codec") == 0
+        await rig.forwarder.settle(7)
+        assert rig.counted("mqtt_remarks", protocol="test", remark="no-codec") == 1
+
+
+async def test_a_repeated_key_is_not_forwarded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "7 k")
+        await rig.forwarder.settle(7)
+        Connection.current.deliver(2, "8 k")
+        Connection.current.deliver(3, "9 other")
+        assert rig.forwarder.puts == [7, 9]
+        assert Connection.current.acknowledged == [1, 2]
+        assert rig.counted("mqtt_unneeded", protocol="test", reason="duplicate") == 1
+
+
+async def test_a_repetition_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "7 k")
+        Connection.current.deliver(2, "8 k")
+        assert rig.forwarder.puts == [7]
+        await rig.forwarder.settle(7)
+        assert rig.forwarder.puts == [7]
+        assert Connection.current.acknowledged == [1, 2]
+
+
+async def test_a_repetition_is_forwarded_where_the_first_was_lost_with_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as rig:
+        lost = Connection.current
+        lost.deliver(1, "7 k")
+        Connection.opened.clear()
+        lost.lose()
+        await Connection.opened.wait()
+        Connection.current.deliver(2, "8 k")  # while the first attempt is under way
+        await rig.forwarder.settle(7, error=True)
+        await rig.forwarder.until(2)
+        await rig.forwarder.settle(8)
+        assert (lost.acknowledged, Connection.current.acknowledged) == ([], [2])
+
+
+async def test_messages_that_wait_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "1")
+        rig.forwarder.full = True
+        Connection.current.deliver(2, "2")
+        rig.forwarder.full = False
+        Connection.current.deliver(3, "3")  # there would be room, but 2 waits
+        assert rig.forwarder.puts == [1]
+        await rig.forwarder.settle(1, error=True)
+        await rig.forwarder.until(4)
+        assert rig.forwarder.puts == [1, 1, 2, 3]
+        assert rig.counted("unavailable", transport="test", reason="in-flight-full") == 1
+        assert rig.counted("unavailable", transport="test", reason="not-acknowledged") == 1
+
+
+async def test_reading_pauses_at_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"gateway_mqtt_in_flight_max": 2}
+    async with running(monkeypatch, **settings) as rig:
+        Connection.current.deliver(1, "1")
+        assert not Connection.current.paused
+        Connection.current.deliver(2, "2")
+        assert Connection.current.paused
+        await rig.forwarder.settle(1)
+        assert not Connection.current.paused
+
+
+async def test_a_stop_waits_for_what_is_in_hand_and_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "1")
+        stopping = asyncio.create_task(rig.transport.close(5))
+        await asyncio.sleep(0)
+        Connection.current.deliver(2, "2")
+        assert not stopping.done()
+        await rig.forwarder.settle(1)
+        assert await stopping == 0
+        assert (rig.forwarder.puts, Connection.current.acknowledged) == ([1], [1])
+        assert await rig.transport.ready() == "the gateway is stopping"
+
+
+async def test_a_stop_says_what_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        rig.forwarder.full = True
+        Connection.current.deliver(1, "1")
+        assert await rig.transport.close(0.02) == 1
+        assert Connection.current.acknowledged == []
+
+
+def test_the_source_with_the_longest_beginning_has_the_topic() -> None:
+    class Other(Source):
+        filters = ("test/deep/+/x", "test/deep/#")
+
+    general, deep = Source(), Other()
+    router = SourceRouter([general, deep])
+    assert router.filters == ("test/+", "test/deep/+/x", "test/deep/#")
+    assert router.source_of("test/a") is general
+    assert router.source_of("test/deep/a/x") is deep
+    assert router.source_of("toast/a") is None

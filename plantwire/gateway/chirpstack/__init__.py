@@ -1,0 +1,1 @@
+"""LoRaWAN devices behind a ChirpStack v4 network server."""
