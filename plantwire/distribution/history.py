@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 import redis.asyncio
 
-from plantwire.distribution.messages import TelemetryUpdate, values_of
+from plantwire.distribution.messages import TelemetryUpdate, qualities_of, values_of
 from plantwire.distribution.metrics import DistributionMetrics
-from plantwire.distribution.packets import telemetry_body
+from plantwire.distribution.packets import ALL_GOOD, telemetry_body
 from plantwire.schemas.topics import PREFIX_HISTORY
 
 HISTORY_REQUEST_MAX: Final = 300
@@ -39,8 +39,12 @@ class History:
         try:
             data = fields[b"data"]
             values_of(data)
+            quality = fields.get(b"quality", ALL_GOOD)
+            qualities_of(quality)
             sequence, timestamp_ms = int(entry_id.partition(b"-")[0]), int(fields[b"timestamp"])
         except (KeyError, ValueError):
             self._metrics.dropped.labels("malformed-source").inc()
             return None
-        return telemetry_body(TelemetryUpdate(device_id, sequence, timestamp_ms, msgspec.Raw(data)))
+        return telemetry_body(
+            TelemetryUpdate(device_id, sequence, timestamp_ms, msgspec.Raw(data), msgspec.Raw(quality))
+        )

@@ -113,7 +113,10 @@ def build_api(
 
     @api.get("/api/devices/telemetry/latest", tags=["telemetry"], response_model=None)
     async def latest(claims: Caller) -> Response:
-        """`[{deviceId, seq, timestamp, data}]` of every device that the token may see."""
+        """`[{deviceId, seq, timestamp, data, quality?}]` of every device that the token may see.
+
+        `quality` names the metrics that are not good: 500 stale, 0 bad, else the source's OPC quality.
+        """
         require_picture()
         response = answer(orjson.dumps(picture.latest(claims)), hub.live)
         epoch = picture.epoch

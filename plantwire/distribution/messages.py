@@ -17,6 +17,8 @@ from plantwire.schemas.identifiers import is_device_id
 from plantwire.schemas.severity import Severity
 
 Values = dict[str, float | int | str]
+Qualities = dict[str, int]
+"""Metric → OPC quality, of those that are not good."""
 
 _SEQUENCE_MAX: Final = 2**53 - 1  # the largest integer that a JavaScript client holds exactly
 
@@ -56,6 +58,8 @@ class TelemetryUpdate(msgspec.Struct, frozen=True, rename="camel", gc=False):
     seq: Annotated[int, msgspec.Meta(ge=1, le=_SEQUENCE_MAX)]
     timestamp: int
     metrics: msgspec.Raw
+    quality: msgspec.Raw = msgspec.Raw(b"{}")
+    """Metric → OPC quality, of those that are not good."""
 
 
 class _PublishedHop(msgspec.Struct, gc=False):
@@ -64,6 +68,7 @@ class _PublishedHop(msgspec.Struct, gc=False):
 
 _alarm_decoder = msgspec.json.Decoder(AlarmHeader)
 _telemetry_decoder = msgspec.json.Decoder(list[TelemetryUpdate])
+_qualities_decoder = msgspec.json.Decoder(Qualities)
 _published_decoder = msgspec.json.Decoder(_PublishedHop)
 
 
@@ -103,6 +108,8 @@ def parse_telemetry(body: bytes) -> list[TelemetryUpdate]:
             raise MalformedError("telemetry: not a device id")
         if bytes(update.metrics)[:1] != b"{":
             raise MalformedError("telemetry: metrics is not an object")
+        if bytes(update.quality)[:1] != b"{":
+            raise MalformedError("telemetry: quality is not an object")
     return updates
 
 
@@ -115,3 +122,11 @@ def values_of(metrics: bytes | msgspec.Raw) -> Values:
     if not isinstance(values, dict):
         raise MalformedError("telemetry: metrics is not an object")
     return values
+
+
+def qualities_of(quality: bytes | msgspec.Raw) -> Qualities:
+    """Metric → OPC quality; raises `MalformedError`."""
+    try:
+        return _qualities_decoder.decode(bytes(quality))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"telemetry: {error}") from error

@@ -17,6 +17,8 @@ from plantwire.platform import socket_packet
 
 NAMESPACE: Final = "/telemetry"
 
+ALL_GOOD: Final = b"{}"
+
 EVENT_INITIAL_STATE: Final = "initial-state"
 EVENT_TELEMETRY: Final = "telemetry"
 EVENT_ALARM: Final = "alarm"
@@ -45,9 +47,12 @@ def telemetry_packet(update: TelemetryUpdate) -> Packet:
 
 
 def telemetry_body(update: TelemetryUpdate) -> bytes:
-    """`{seq, deviceId, timestamp, data}` as JSON."""
+    """`{seq, deviceId, timestamp, data, quality?}` as JSON; `quality` where not all values are good."""
     head = f'{{"seq":{update.seq},"deviceId":"{update.device_id}","timestamp":{update.timestamp},"data":'
-    return b"".join((head.encode(), bytes(update.metrics), b"}"))
+    quality = bytes(update.quality)
+    if quality == ALL_GOOD:
+        return b"".join((head.encode(), bytes(update.metrics), b"}"))
+    return b"".join((head.encode(), bytes(update.metrics), b',"quality":', quality, b"}"))
 
 
 def with_emitted(header: AlarmHeader, body: bytes, emitted_ms: float) -> bytes:

@@ -17,7 +17,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from plantwire.distribution.messages import Alarm, TelemetryUpdate, Values, values_of
+from plantwire.distribution.messages import (
+    Alarm,
+    Qualities,
+    TelemetryUpdate,
+    Values,
+    qualities_of,
+    values_of,
+)
 from plantwire.platform.tokens import Claims
 from plantwire.schemas.records import AlarmKind
 from plantwire.schemas.wire import STATE_CLEARED_UNACKNOWLEDGED
@@ -31,6 +38,8 @@ class DeviceState(NamedTuple):
     seq: int
     timestamp: int
     values: Values
+    qualities: Qualities
+    """Those that are not good."""
 
 
 class Snapshot(NamedTuple):
@@ -90,12 +99,15 @@ class LivePicture:
 
     def apply_telemetry(self, update: TelemetryUpdate) -> None:
         """Take in a message; raises `MalformedError` and then changes nothing."""
-        values = values_of(update.metrics)
+        values, qualities = values_of(update.metrics), qualities_of(update.quality)
         known = self._devices.get(update.device_id)
         if known is not None:
+            if known.qualities:
+                still = {name: code for name, code in known.qualities.items() if name not in values}
+                qualities = still | qualities
             known.values.update(values)
             values = known.values
-        self._devices[update.device_id] = DeviceState(update.seq, update.timestamp, values)
+        self._devices[update.device_id] = DeviceState(update.seq, update.timestamp, values, qualities)
 
     def begin_snapshot(self) -> None:
         """Say that a snapshot is being read: alarms that come meanwhile are later than it."""
@@ -124,10 +136,16 @@ class LivePicture:
         return Difference(alarms, changed)
 
     def latest(self, claims: Claims) -> list[dict[str, Any]]:
-        """`[{deviceId, seq, timestamp, data}]` of the devices that `claims` may see, by id."""
+        """`[{deviceId, seq, timestamp, data, quality?}]` of the devices that `claims` may see, by id."""
         visible: Iterable[str] = self._devices if claims.every_device else claims.devices
         return [
-            {"deviceId": device_id, "seq": state.seq, "timestamp": state.timestamp, "data": state.values}
+            {
+                "deviceId": device_id,
+                "seq": state.seq,
+                "timestamp": state.timestamp,
+                "data": state.values,
+                **({"quality": state.qualities} if state.qualities else {}),
+            }
             for device_id in sorted(visible)
             if (state := self._devices.get(device_id)) is not None
         ]

@@ -147,15 +147,19 @@ class RedisFeed:
             for device_id in device_ids:
                 pipe.hgetall(topics.PREFIX_STATE + device_id)
                 pipe.xrevrange(topics.PREFIX_HISTORY + device_id, count=1)
+                pipe.hgetall(topics.PREFIX_QUALITY + device_id)
             replies = await pipe.execute()
         devices = {}
-        for device_id, values, entries in zip(device_ids, replies[::2], replies[1::2], strict=True):
+        for device_id, values, entries, qualities in zip(
+            device_ids, replies[::3], replies[1::3], replies[2::3], strict=True
+        ):
             try:
                 entry_id, fields = entries[0]
                 devices[device_id] = DeviceState(
                     int(entry_id.partition(b"-")[0]),
                     int(fields[b"timestamp"]),
                     {metric.decode(): orjson.loads(value) for metric, value in values.items()},
+                    {metric.decode(): int(code) for metric, code in qualities.items()},
                 )
             except (IndexError, KeyError, ValueError) as error:
                 self._metrics.dropped.labels("malformed-source").inc()

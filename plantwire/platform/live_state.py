@@ -29,13 +29,27 @@ REVISION_LIFETIME_S: Final = 7 * 24 * 3600
 _TELEMETRY_SCRIPT: Final = """
 redis.call('SET', KEYS[1], ARGV[2], 'NX')
 local seq = string.format('%.0f', redis.call('INCR', KEYS[2]))
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], seq .. '-0', 'timestamp', ARGV[4], 'data', ARGV[5])
-for i = 6, #ARGV, 2 do
+local any_not_good = redis.call('EXISTS', KEYS[7]) == 1
+for i = 7, #ARGV, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+  if any_not_good then
+    redis.call('HDEL', KEYS[7], ARGV[i])
+  end
+end
+local quality = ''
+if ARGV[6] == '' then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], seq .. '-0', 'timestamp', ARGV[4], 'data', ARGV[5])
+else
+  quality = ',"quality":' .. ARGV[6]
+  for metric, code in pairs(cjson.decode(ARGV[6])) do
+    redis.call('HSET', KEYS[7], metric, code)
+  end
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], seq .. '-0', 'timestamp', ARGV[4], 'data', ARGV[5],
+    'quality', ARGV[6])
 end
 redis.call('SADD', KEYS[5], ARGV[1])
 redis.call('PUBLISH', KEYS[6], '[{"deviceId":"' .. ARGV[1] .. '","seq":' .. seq ..
-  ',"timestamp":' .. ARGV[4] .. ',"metrics":' .. ARGV[5] .. '}]')
+  ',"timestamp":' .. ARGV[4] .. ',"metrics":' .. ARGV[5] .. quality .. '}]')
 return tonumber(seq)
 """
 
@@ -70,9 +84,18 @@ class LiveState:
         self._telemetry = client.register_script(_TELEMETRY_SCRIPT)
         self._alarm = client.register_script(_ALARM_SCRIPT)
 
-    def publish_telemetry(self, device_id: str, timestamp_ms: int, values: Mapping[str, float | str]) -> int:
+    def publish_telemetry(
+        self,
+        device_id: str,
+        timestamp_ms: int,
+        values: Mapping[str, float | str],
+        qualities: Mapping[str, int] | None = None,
+    ) -> int:
         """Give `values` (metric → number or text) the device's next sequence number, announce them, and
         answer the number.
+
+        `qualities` has the metrics that are not good (metric → OPC quality), with or without a value; every
+        other one in `values` is good.
         """
         arguments: list[str | bytes | int] = [
             device_id,
@@ -81,6 +104,7 @@ class LiveState:
             self._history_length,
             timestamp_ms,
             orjson.dumps(values),
+            orjson.dumps(qualities) if qualities else "",
         ]
         for metric, value in values.items():
             arguments.append(metric)
@@ -93,6 +117,7 @@ class LiveState:
                 topics.PREFIX_STATE + device_id,
                 topics.KEY_DEVICES,
                 topics.CHANNEL_TELEMETRY,
+                topics.PREFIX_QUALITY + device_id,
             ],
             args=arguments,
         )

@@ -59,6 +59,8 @@ KEY_ALARMS_COMPLETE: Final = "alarms:complete"
 PREFIX_SEQUENCE: Final = "seq:device:"
 PREFIX_HISTORY: Final = "history:device:"
 PREFIX_STATE: Final = "state:device:"
+# The metrics of a device that are not of good quality; gone when all are.
+PREFIX_QUALITY: Final = "quality:device:"
 PREFIX_ALARM_REVISION: Final = "alarms:revision:"
 
 

@@ -20,7 +20,7 @@ from pyflink.datastream import KeyedProcessFunction, ProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
 from plantwire.domain.admission import is_too_far_ahead
-from plantwire.domain.coalescing import NOTHING, Pending, due_ms, merge, shown
+from plantwire.domain.coalescing import NOTHING, Pending, due_ms, holds_back, merge, shown
 from plantwire.platform.alarm_refill import AlarmRefill
 from plantwire.platform.live_state import LiveState
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, UndecodableError
@@ -104,7 +104,7 @@ class LiveTelemetry(KeyedProcessFunction):
         due = due_ms(pending, self._interval_ms)
         if due is not None and due <= now_ms:
             pending = self._show(frame["device_id"], pending, now_ms)
-        elif due is not None and not before.values:
+        elif due is not None and not holds_back(before):
             ctx.timer_service().register_processing_time_timer(due)
         self._state.update(_encoder.encode(pending))
         yield from ()
@@ -114,7 +114,7 @@ class LiveTelemetry(KeyedProcessFunction):
         if packed is None:
             return
         pending = before = _decoder.decode(packed)
-        if pending.values:
+        if holds_back(pending):
             pending = self._show(ctx.get_current_key(), pending, timestamp)
         elif timestamp >= pending.shown_ms + STATE_LIFETIME_MS:
             self._state.clear()
@@ -128,7 +128,9 @@ class LiveTelemetry(KeyedProcessFunction):
 
     def _show(self, device_id: str, pending: Pending, now_ms: int) -> Pending:
         self._writer.write(
-            lambda live: live.publish_telemetry(device_id, pending.timestamp_ms, pending.values)
+            lambda live: live.publish_telemetry(
+                device_id, pending.timestamp_ms, pending.values, pending.qualities
+            )
         )
         self._count_messages.inc()
         return shown(pending, now_ms)

@@ -15,7 +15,7 @@ import plantwire.jobs.main
 from plantwire.platform.rule_topic import publish_rules
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC
-from plantwire.schemas.records import AlarmEvent, AlarmRule, Metric, TelemetryFrame
+from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, AlarmRule, Metric, TelemetryFrame
 from plantwire.stack.flink_jobs import FlinkJobs
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.flink import JobManager, TaskManager
@@ -88,7 +88,13 @@ class Cluster:
         publish_rules(self.kafka.bootstrap, list(rules))
 
     def send(
-        self, device_id: str, at_ms: int | None = None, historical: bool = False, **values: float
+        self,
+        device_id: str,
+        at_ms: int | None = None,
+        historical: bool = False,
+        quality: int = QUALITY_GOOD,
+        edge_state: bytes = b"",
+        **values: float | None,
     ) -> int:
         """Send a frame and wait for the broker; returns its event time."""
         at_ms = now_ms() if at_ms is None else at_ms
@@ -100,9 +106,10 @@ class Cluster:
             at_ms,
             "http",
             historical,
-            tuple(Metric(name, float(value)) for name, value in values.items()),
+            tuple(Metric(name, value, quality=quality) for name, value in values.items()),
             at_ms * 1000,
             at_ms * 1000,
+            edge_state,
         )
         self.send_bytes(device_id, FRAME_CODEC.encode(frame), at_ms)
         return at_ms

@@ -7,12 +7,16 @@ import time
 
 import httpx
 
+from plantwire.domain.detection import DeviceDetector
+from plantwire.domain.packed_state import pack
+from plantwire.domain.rule_book import RuleBook
 from plantwire.jobs import alarm_detection
 from plantwire.schemas import topics
 from plantwire.schemas.records import AlarmRule, Limit
 from plantwire.schemas.severity import Severity
 from plantwire.stack.servers.flink import TaskManager
 from tests.topology.cluster import Cluster, now_ms
+from tests.topology.conftest import RULES
 
 CRITICAL, HIGH = int(Severity.CRITICAL), int(Severity.HIGH)
 
@@ -76,6 +80,17 @@ def test_what_cannot_be_read_goes_to_the_dead_letter_topic_and_disturbs_nothing(
         ],
         key=str,
     )
+
+
+def test_an_alarm_that_the_edge_raised_while_cut_off_keeps_its_id(cluster: Cluster) -> None:
+    """Kafka lacks the frame that raised it; the next live one brings what the gateway's detection knows."""
+    before_ms = cluster.send("press-9", temperature=50)
+    edge = DeviceDetector("press-9", RuleBook(RULES).for_device("press-9"))
+    [raised] = edge.take_readings([("temperature", 101.0, before_ms + 1)], before_ms + 1, "hall", before_ms)
+    cluster.send("press-9", edge_state=pack("hall", edge.state), temperature=102)
+    cluster.send("press-9", temperature=50)
+    (cleared,) = cluster.wait_for_kinds("press-9", ["CLEARED"])
+    assert (cleared.alarm_id, cleared.revision) == (raised.alarm_id, 2)
 
 
 def test_a_delay_ends_without_a_further_frame(cluster: Cluster) -> None:

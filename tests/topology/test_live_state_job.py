@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from plantwire.schemas import topics
+from plantwire.schemas.records import QUALITY_STALE
 from tests.topology.cluster import Cluster, now_ms
 
 
@@ -31,6 +32,24 @@ def test_values_are_coalesced_numbered_and_kept(cluster: Cluster) -> None:
     assert [json.loads(fields["data"]) for _, fields in history] == [m["metrics"] for m in messages]
     assert cluster.redis.sismember(topics.KEY_DEVICES, "pump-1")
     assert cluster.redis.get(topics.KEY_EPOCH)
+
+
+def test_values_that_go_stale_say_so_until_they_are_good_again(cluster: Cluster) -> None:
+    def quality() -> dict[str, str]:
+        return dict(cluster.redis.hgetall(topics.PREFIX_QUALITY + "node:press-1"))
+
+    def state() -> dict[str, str]:
+        return dict(cluster.redis.hgetall(topics.PREFIX_STATE + "node:press-1"))
+
+    cluster.send("node:press-1", flow=5, head=7)
+    cluster.until(lambda: state() == {"flow": "5.0", "head": "7.0"}, 20, "the values are there")
+    assert quality() == {}
+    cluster.send("node:press-1", quality=QUALITY_STALE, flow=5, head=7)
+    cluster.until(lambda: quality() == {"flow": "500", "head": "500"}, 10, "both are stale")
+    assert state() == {"flow": "5.0", "head": "7.0"}
+    cluster.send("node:press-1", head=None)
+    cluster.send("node:press-1", flow=6)
+    cluster.until(lambda: quality() == {"head": "0"}, 10, "one is good, one unknown")
 
 
 def test_alarms_that_are_not_critical_reach_redis_too(cluster: Cluster) -> None:

@@ -36,6 +36,33 @@ def test_latest_values_are_those_the_token_may_see(live: LiveState, distribution
     assert answer.headers["plantwire-epoch"] == get(distribution, "/readyz").json()["epoch"]
 
 
+def test_values_that_are_not_good_say_so_until_they_are(live: LiveState, distribution: Distribution) -> None:
+    path = "/api/devices/telemetry/latest"
+
+    def latest() -> dict[str, object]:
+        answer = get(distribution, path, token()).json()
+        return answer[0] if answer else {}
+
+    live.publish_telemetry("press-1", 1000, {"n": 1.5, "m": 2}, {"n": 500})
+    wait_for(
+        lambda: (
+            latest()
+            == {
+                "deviceId": "press-1",
+                "seq": 1,
+                "timestamp": 1000,
+                "data": {"n": 1.5, "m": 2},
+                "quality": {"n": 500},
+            }
+        )
+    )
+    live.publish_telemetry("press-1", 2000, {}, {"m": 0})
+    wait_for(lambda: latest().get("quality") == {"n": 500, "m": 0})
+    live.publish_telemetry("press-1", 3000, {"n": 1.5, "m": 3})
+    wait_for(lambda: latest().get("seq") == 3)
+    assert "quality" not in latest()
+
+
 def test_alarms_are_sorted_and_filtered(live: LiveState, distribution: Distribution) -> None:
     alarms = {
         name: alarm_event(alarm_id=name, device_id=device, severity=severity.value, event_time_ms=time_ms)

@@ -113,7 +113,7 @@ async def test_a_sequence_that_goes_back_asks_for_a_snapshot_and_loses_nothing(w
     assert world.hub.receive_telemetry(telemetry(2))
     world.hub.begin_snapshot()
     world.hub.receive_telemetry(telemetry(3))
-    world.hub.finish_snapshot(Snapshot("e2", True, [], {"press-1": DeviceState(2, 2, {"n": 2})}))
+    world.hub.finish_snapshot(Snapshot("e2", True, [], {"press-1": DeviceState(2, 2, {"n": 2}, {})}))
     await world.fanout.flush()
     assert world.told() == ["telemetry", "initial-state"]
     state = world.events[-1][1]
@@ -128,7 +128,7 @@ async def test_telemetry_of_the_time_before_the_snapshot_is_not_told_again(world
     world.hub.begin_snapshot()
     world.hub.receive_telemetry(telemetry(1))
     world.hub.receive_telemetry(telemetry(2))
-    world.hub.finish_snapshot(Snapshot("e1", True, [], {"press-1": DeviceState(1, 1, {"n": 1})}))
+    world.hub.finish_snapshot(Snapshot("e1", True, [], {"press-1": DeviceState(1, 1, {"n": 1}, {})}))
     await world.fanout.flush()
     assert world.dropped("telemetry-in-snapshot") == 1
     assert world.told() == ["initial-state"]
@@ -165,14 +165,14 @@ async def test_a_start_before_all_alarms_are_known_tells_so_and_gives_the_state_
     assert world.told() == ["alarm", "telemetry"]
     world.events.clear()
     known = [parse_alarm(wire(alarm_id=alarm_id)) for alarm_id in ("held", "raised-meanwhile")]
-    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1})}))
+    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1}, {})}))
     await world.fanout.flush()
     assert world.told() == ["alarm", "initial-state"]
     state = world.events[-1][1]
     assert state["alarmsComplete"] is True
     assert {a["alarmId"] for a in state["alarms"]} == {"held", "raised-meanwhile"}  # type: ignore[attr-defined]
     world.events.clear()
-    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1})}))
+    world.snapshot(Snapshot("e1", True, known, {"press-1": DeviceState(1, 1, {"n": 1}, {})}))
     await world.fanout.flush()
     assert world.told() == []
 

@@ -127,6 +127,28 @@ def test_the_state_says_whether_its_alarms_are_all_that_are_active(complete: boo
 
 def test_telemetry_that_was_missed_makes_the_state_changed() -> None:
     picture = LivePicture()
-    assert not picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1}))).state_changed
-    assert not picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1}))).state_changed
-    assert picture.apply_snapshot(loaded(press_1=DeviceState(2, 1, {"a": 1}))).state_changed
+    assert not picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1}, {}))).state_changed
+    assert not picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1}, {}))).state_changed
+    assert picture.apply_snapshot(loaded(press_1=DeviceState(2, 1, {"a": 1}, {}))).state_changed
+
+
+def test_qualities_that_are_not_good_are_in_the_state_until_a_good_value_comes() -> None:
+    picture = LivePicture()
+    picture.apply_snapshot(loaded(press_1=DeviceState(1, 1, {"a": 1, "b": 2}, {"a": 500})))
+
+    def quality() -> object:
+        [device] = picture.latest(EVERYTHING)
+        return device.get("quality")
+
+    def apply(seq: int, metrics: bytes, quality: bytes = b"{}") -> None:
+        picture.apply_telemetry(
+            TelemetryUpdate("press-1", seq, seq, msgspec.Raw(metrics), msgspec.Raw(quality))
+        )
+
+    assert quality() == {"a": 500}
+    apply(2, b'{"b":3}', b'{"b":0}')
+    assert quality() == {"a": 500, "b": 0}
+    apply(3, b"{}", b'{"a":0}')
+    assert quality() == {"a": 0, "b": 0}
+    apply(4, b'{"a":1,"b":3}')
+    assert quality() is None

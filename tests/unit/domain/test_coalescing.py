@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from plantwire.domain import coalescing
 from plantwire.domain.coalescing import NOTHING, due_ms, merge, shown
+from plantwire.schemas.records import QUALITY_BAD, QUALITY_GOOD, QUALITY_STALE
 
 
-def metrics(at_ms: int | None = None, **values: float | str) -> Any:
+def metrics(at_ms: int | None = None, quality: int = QUALITY_GOOD, **values: float | str | None) -> Any:
     return [
         {
             "name": name,
             "number": value if isinstance(value, float) else None,
             "text": value if isinstance(value, str) else None,
+            "quality": quality,
             "event_time_ms": at_ms,
         }
         for name, value in values.items()
@@ -47,6 +49,23 @@ def test_what_was_shown_is_not_held_back_any_more() -> None:
     assert (late, pending.values) == (1, {})
     pending, _ = merge(pending, metrics(a=2.0), 6)
     assert due_ms(pending, 1000) == 1100
+
+
+def test_what_is_not_good_is_told_until_it_is_good_again() -> None:
+    pending, _ = merge(NOTHING, metrics(quality=QUALITY_STALE, a=1.0), 5)
+    assert (pending.values, pending.qualities) == ({"a": 1.0}, {"a": QUALITY_STALE})
+    pending, _ = merge(pending, metrics(a=2.0), 6)
+    assert (pending.values, pending.qualities) == ({"a": 2.0}, {})
+
+
+def test_a_metric_without_a_value_is_known_to_be_unknown() -> None:
+    pending, _ = merge(NOTHING, metrics(a=1.0, b=2.0), 5)
+    pending, _ = merge(pending, metrics(a=None), 6)
+    assert (pending.values, pending.qualities) == ({"b": 2.0}, {"a": QUALITY_BAD})
+    alone, _ = merge(NOTHING, metrics(quality=QUALITY_STALE, a=None), 5)
+    assert (alone.values, alone.qualities) == ({}, {"a": QUALITY_STALE})
+    assert due_ms(alone, 1000) is not None
+    assert shown(alone, 6).qualities == {}
 
 
 def test_a_device_that_makes_up_names_is_bounded(monkeypatch: Any) -> None:

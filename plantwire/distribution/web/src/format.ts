@@ -5,9 +5,16 @@
  * Not here: units (`units`).
  */
 
-import type { MetricValue } from "./wire";
+import { QUALITY_BAD, QUALITY_GOOD, QUALITY_STALE, type MetricValue } from "./wire";
 
 const MISSING = "–";
+
+/** What to say of a value that is not good; null where it is. */
+export function qualityNote(quality: number): string | null {
+  if (quality === QUALITY_GOOD) return null;
+  if (quality === QUALITY_STALE) return "stale";
+  return quality === QUALITY_BAD ? "bad" : `quality ${quality}`;
+}
 
 /** A reading with about four significant digits. */
 export function formatValue(value: MetricValue): string {

@@ -9,13 +9,14 @@
  */
 
 import { Trend } from "./trend";
-import type { MetricValue, Telemetry } from "./wire";
+import { QUALITY_GOOD, type MetricValue, type Telemetry } from "./wire";
 
 export const STALE_AFTER_MS = 10_000;
 export const TREND_CAPACITY = 600;
 
 export class Metric {
   value: MetricValue = null;
+  quality = QUALITY_GOOD;
   seq = -1;
   /** Present once the metric has carried a number. */
   trend: Trend | null = null;
@@ -42,8 +43,11 @@ export class Device {
   }
 }
 
+const DEV_EUI = /^[0-9a-f]{16}$/;
+
 /** The kind of a device: its id without the part after the last dash (`press-3` → `press`). */
 export function kindOf(deviceId: string): string {
+  if (DEV_EUI.test(deviceId)) return "LoRaWAN";
   const dash = deviceId.lastIndexOf("-");
   return dash > 0 ? deviceId.slice(0, dash) : deviceId;
 }
@@ -104,6 +108,16 @@ export class TelemetryStore {
       device.seenAtMs = Math.max(device.seenAtMs, seenAtMs);
     }
     let anyNewer = message.data.size === 0;
+    for (const [name, quality] of message.quality) {
+      if (message.data.has(name)) continue;
+      const metric = this.metricOf(device, name);
+      if (metric === null || message.seq <= metric.seq) continue;
+      anyNewer = true;
+      metric.seq = message.seq;
+      metric.value = null;
+      metric.quality = quality;
+      this.listener.metricChanged(metric);
+    }
     for (const [name, value] of message.data) {
       const metric = this.metricOf(device, name);
       if (metric === null) continue;
@@ -115,8 +129,10 @@ export class TelemetryStore {
       if (message.seq > metric.seq) {
         anyNewer = true;
         metric.seq = message.seq;
-        if (metric.value !== value) {
+        const quality = message.quality.get(name) ?? QUALITY_GOOD;
+        if (metric.value !== value || metric.quality !== quality) {
           metric.value = value;
+          metric.quality = quality;
           this.listener.metricChanged(metric);
         }
       }

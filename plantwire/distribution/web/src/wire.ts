@@ -19,6 +19,11 @@ export const SEVERITY_RANK: Readonly<Record<Severity, number>> = {
   INFO: 4,
 };
 
+/** OPC quality as Sparkplug B uses it. */
+export const QUALITY_GOOD = 192;
+export const QUALITY_BAD = 0;
+export const QUALITY_STALE = 500;
+
 export type MetricValue = number | string | boolean | null;
 
 /** One device's readings at one moment; times are ms since the epoch. */
@@ -27,6 +32,8 @@ export interface Telemetry {
   readonly seq: number;
   readonly timestamp: number;
   readonly data: ReadonlyMap<string, MetricValue>;
+  /** OPC quality of the metrics that are not good; one that is not in `data` has no value now. */
+  readonly quality: ReadonlyMap<string, number>;
 }
 
 /** Times at which an alarm passed each hop, ms since the epoch; 0 or absent means not stamped. */
@@ -119,7 +126,22 @@ export function parseTelemetry(raw: unknown): Telemetry | null {
     if (!isName(name) || !isMetricValue(value)) return null;
     data.set(name, value);
   }
-  return { deviceId: raw["deviceId"], seq: raw["seq"], timestamp: raw["timestamp"], data };
+  const quality = parseQuality(raw["quality"]);
+  if (quality === null) return null;
+  return { deviceId: raw["deviceId"], seq: raw["seq"], timestamp: raw["timestamp"], data, quality };
+}
+
+const ALL_GOOD: ReadonlyMap<string, number> = new Map();
+
+function parseQuality(raw: unknown): ReadonlyMap<string, number> | null {
+  if (raw === undefined) return ALL_GOOD;
+  if (!isBag(raw)) return null;
+  const quality = new Map<string, number>();
+  for (const [name, code] of Object.entries(raw)) {
+    if (!isName(name) || !isCount(code)) return null;
+    quality.set(name, code);
+  }
+  return quality;
 }
 
 /** An alarm of any kind; a severity that is not known makes it invalid. */

@@ -3,8 +3,14 @@ import { test } from "node:test";
 import { kindOf, STALE_AFTER_MS, TelemetryStore, type TelemetryListener } from "../src/telemetry-store";
 import type { MetricValue, Telemetry } from "../src/wire";
 
-function message(deviceId: string, seq: number, data: Record<string, MetricValue>, timestamp = seq * 1000): Telemetry {
-  return { deviceId, seq, timestamp, data: new Map(Object.entries(data)) };
+function message(
+  deviceId: string,
+  seq: number,
+  data: Record<string, MetricValue>,
+  timestamp = seq * 1000,
+  quality: Record<string, number> = {},
+): Telemetry {
+  return { deviceId, seq, timestamp, data: new Map(Object.entries(data)), quality: new Map(Object.entries(quality)) };
 }
 
 function recording(): { changes: string[]; listener: TelemetryListener } {
@@ -105,4 +111,26 @@ test("the kind is the id before the last dash", () => {
   assert.equal(kindOf("hall-2-fan-3"), "hall-2-fan");
   assert.equal(kindOf("boiler"), "boiler");
   assert.equal(kindOf("-1"), "-1");
+});
+
+test("a metric goes stale with its value, loses it, and is good again", () => {
+  const { changes, listener } = recording();
+  const store = new TelemetryStore(listener);
+  const metric = () => store.devices.get("press-1")?.metrics.get("temperature");
+  store.apply(message("press-1", 1, { temperature: 92 }), 0);
+  assert.equal(metric()?.quality, 192);
+  store.apply(message("press-1", 2, { temperature: 92 }, 2000, { temperature: 500 }), 0);
+  assert.deepEqual([metric()?.value, metric()?.quality], [92, 500]);
+  store.apply(message("press-1", 3, {}, 3000, { temperature: 0 }), 0);
+  assert.deepEqual([metric()?.value, metric()?.quality], [null, 0]);
+  store.apply(message("press-1", 2, {}, 2000, { temperature: 500 }), 0);
+  assert.equal(metric()?.quality, 0);
+  store.apply(message("press-1", 4, { temperature: 93 }), 0);
+  assert.deepEqual([metric()?.value, metric()?.quality], [93, 192]);
+  assert.equal(changes.filter((change) => change.includes("temperature=")).length, 4);
+});
+
+test("LoRaWAN devices are of one kind", () => {
+  assert.equal(kindOf("24e124136b502217"), "LoRaWAN");
+  assert.equal(kindOf("hall:line:press-1"), "hall:line:press");
 });

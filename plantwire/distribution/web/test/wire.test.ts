@@ -32,6 +32,8 @@ for (const [name, wrong] of [
   ["a sequence that is no integer", { ...telemetry, seq: 1.5 }],
   ["no time", { ...telemetry, timestamp: Number.NaN }],
   ["a metric that is an object", { ...telemetry, data: { t: {} } }],
+  ["a quality that is no number", { ...telemetry, quality: { temperature: "bad" } }],
+  ["a quality that is a list", { ...telemetry, quality: [] }],
   ["a metric that is infinite", { ...telemetry, data: { t: Number.POSITIVE_INFINITY } }],
 ] as const) {
   test(`telemetry with ${name} is refused`, () => assert.equal(parseTelemetry(wrong), null));

@@ -8,7 +8,7 @@
  */
 
 import uPlot from "uplot";
-import { formatAge, formatExact, formatNumber, formatTime, formatValue } from "../format";
+import { formatAge, formatExact, formatNumber, formatTime, formatValue, qualityNote } from "../format";
 import type { View } from "../frame";
 import type { Device, Metric } from "../telemetry-store";
 import { labelOf, unitOf } from "../units";
@@ -95,7 +95,9 @@ export class DetailView implements View {
     for (const each of device.metrics.values()) {
       const { value, button } = this.buttons.get(each.name) ?? this.addChoice(each);
       const unit = unitOf(device.kind, each.name);
-      setText(value, unit === "" ? formatValue(each.value) : `${formatValue(each.value)} ${unit}`);
+      const note = qualityNote(each.quality);
+      const text = unit === "" ? formatValue(each.value) : `${formatValue(each.value)} ${unit}`;
+      setText(value, note === null ? text : `${text} (${note})`);
       button.setAttribute("aria-pressed", String(each === metric));
       button.disabled = each.trend === null;
     }

@@ -8,7 +8,7 @@
  * Not here: the large trend (`view/detail`).
  */
 
-import { formatAge, formatValue } from "../format";
+import { formatAge, formatValue, qualityNote } from "../format";
 import type { View } from "../frame";
 import type { Device, Metric, TelemetryListener } from "../telemetry-store";
 import { labelOf, unitOf } from "../units";
@@ -190,6 +190,9 @@ export class DevicesView implements View, TelemetryListener {
       const cell = this.rows.get(metric.device.id)?.cells.get(metric.name);
       if (cell === undefined) continue;
       setText(cell.value, formatValue(metric.value));
+      const note = qualityNote(metric.quality);
+      setData(cell.root, "quality", note);
+      cell.root.title = note === null ? "" : `${labelOf(metric.name)}: ${note}`;
       if (typeof metric.value === "number" && cell.spark === null) {
         cell.spark = makeSpark();
         cell.root.append(cell.spark.root);
