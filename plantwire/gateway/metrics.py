@@ -10,6 +10,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from plantwire.gateway.buffer.buffer_metrics import BufferMetrics
+from plantwire.gateway.buffer.ledger import Ledger
 from plantwire.gateway.mqtt_metrics import MqttMetrics
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
@@ -20,9 +22,11 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.ledger = Ledger()
+        self.buffer = BufferMetrics(self.registry, self.ledger)
         self.accepted = Counter(
             "plantwire_gateway_frames_accepted",
-            "Frames that Kafka acknowledged.",
+            "Frames that are durable, and acknowledged to their sender.",
             ["transport"],
             registry=self.registry,
         )
@@ -40,7 +44,7 @@ class GatewayMetrics:
         )
         self.dead_letters = Counter(
             "plantwire_gateway_dead_letters",
-            "Messages that Kafka acknowledged on the dead-letter topic.",
+            "Messages that are durable as dead letters.",
             ["reason"],
             registry=self.registry,
         )

@@ -56,7 +56,8 @@ class Entry(msgspec.Struct, frozen=True):
     body: bytes
     """The Kafka value. Of a frame: encoded as live; marked historical when it is drained."""
     headers: tuple[tuple[str, bytes], ...] = ()
-    """Those that the topic wants besides the fingerprint (a dead letter's reason, source, time)."""
+    """Kafka headers: the fingerprint of the schema that `body` was written with (whoever drains it may be a
+    newer gateway), or a dead letter's reason, source and time."""
 
 
 class StoredEntry(msgspec.Struct, frozen=True):
