@@ -43,6 +43,8 @@ class RebirthReason(StrEnum):
     """A birth that contradicts itself: an alias or name given twice."""
     RECONNECTED = "reconnected"
     """The host was away from the broker; what it knew is stale."""
+    SILENT = "silent"
+    """Nothing was heard for so long that it is asked whether it is still there."""
 
 
 class RequestRebirth(msgspec.Struct, frozen=True):
@@ -106,9 +108,6 @@ class Outcome(msgspec.Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
 
 
-NOTHING: Final = Outcome()
-
-
 class SparkplugLimits(msgspec.Struct, frozen=True):
     """Bounds and times; beyond a bound a message is refused with its reason."""
 
@@ -127,4 +126,4 @@ class SparkplugLimits(msgspec.Struct, frozen=True):
     """The shortest time between two rebirth requests to one node; doubles with each, up to the longest."""
     rebirth_longest_ms: int = 300_000
     silent_forget_ms: int = 7 * 24 * 3_600_000
-    """A node that said nothing for so long is forgotten, once its values are stale."""
+    """A node that said nothing for so long is asked for its births, and forgotten if none come."""
