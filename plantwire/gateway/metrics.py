@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from plantwire.gateway.buffer.buffer_metrics import BufferMetrics
 from plantwire.gateway.buffer.ledger import Ledger
 from plantwire.gateway.mqtt_metrics import MqttMetrics
+from plantwire.gateway.sparkplug.metrics import SparkplugMetrics
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
 
@@ -22,6 +23,7 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.sparkplug = SparkplugMetrics(self.registry)
         self.ledger = Ledger()
         self.buffer = BufferMetrics(self.registry, self.ledger)
         self.accepted = Counter(

@@ -14,10 +14,11 @@ from pydantic import Field, SecretStr, model_validator
 
 from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
+from plantwire.gateway.sparkplug.settings import SparkplugSettings
 from plantwire.platform.settings import SharedSettings
 
 
-class GatewaySettings(ChirpstackSettings, SharedSettings):
+class GatewaySettings(ChirpstackSettings, SparkplugSettings, SharedSettings):
     """Where the gateway listens, what it takes at most, and how long it waits."""
 
     gateway_host: str = Field("127.0.0.1", description="Address that HTTP listens on.")
