@@ -1,6 +1,6 @@
 """Frames to the gateway by HTTP, on kept connections.
 
-In: a device id and a JSON body. Out: an `Outcome`.
+In: frames. Out: an `Outcome` for each.
 Guarantees: accepted means the gateway answered 202; while it is away frames are dropped without a try
 until the back-off is over. Not here: the interface itself (docs/gateway.md).
 """
@@ -15,6 +15,7 @@ from typing import Final
 import httpx
 
 from plantwire.simulator.credentials import Credentials
+from plantwire.simulator.frame import Frame, encode_json
 from plantwire.simulator.outlet import Accepted, Dropped, Gate, Outcome, Rejected
 
 TIMEOUT_S: Final = 10.0
@@ -51,15 +52,15 @@ class HttpOutlet:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def send(self, device_id: str, body: bytes) -> Outcome:
-        """Post one frame, or a list of frames, of a device."""
+    async def send(self, frame: Frame) -> Outcome:
+        """Post one frame of a device."""
         if not self._gate.is_open(time.monotonic()):
             return Dropped("gateway-away")
-        token = self._credentials.token_for(device_id, int(time.time()))
+        token = self._credentials.token_for(frame.device_id, int(time.time()))
         try:
             response = await self._client.post(
-                f"/api/v1/devices/{device_id}/telemetry",
-                content=body,
+                f"/api/v1/devices/{frame.device_id}/telemetry",
+                content=encode_json(frame),
                 headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
             )
         except httpx.TimeoutException:

@@ -1,50 +1,16 @@
-"""Frames to the gateway by MQTT, topic `devices/{id}/telemetry`, QoS 1.
+"""Frames to the gateway by MQTT, as JSON, topic `devices/{id}/telemetry`, QoS 1.
 
-In: a device id and a JSON body. Out: an `Outcome`.
+In: frames. Out: an `Outcome` for each.
 Guarantees: accepted means that the broker acknowledged the message; it holds it for the gateway, which
-tells nobody whether it took it. While the broker is away frames are dropped, and it is tried again with
-growing pauses. Not here: the interface itself (docs/gateway.md).
+tells nobody whether it took it.
+Not here: the connection (`simulator.broker`), the interface itself (docs/gateway.md).
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
-import socket
-import ssl
-import time
-from typing import Final
-from urllib.parse import unquote, urlsplit
-
-import aiomqtt
-import structlog
-
-from plantwire.simulator.outlet import Accepted, Dropped, Gate, Outcome
-from plantwire.simulator.settings import SimulatorSettings
-
-TIMEOUT_S: Final = 10.0
-# Each device waits for its own acknowledgement, so this is never reached by a plant of sensible size.
-IN_FLIGHT_MAX: Final = 1_000
-_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-
-_log = structlog.get_logger(__name__)
-
-
-class BrokerAddress:
-    """Where the broker is and how to get in; raises ValueError for a URL that is no MQTT URL."""
-
-    def __init__(self, url: str, settings: SimulatorSettings) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            raise ValueError("an MQTT URL is mqtt://host[:port] or mqtts://host[:port]")
-        self.host = parts.hostname
-        self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self.username = settings.mqtt_username or (unquote(parts.username) if parts.username else None)
-        password = settings.mqtt_password.get_secret_value() if settings.mqtt_password else None
-        self.password = password or (unquote(parts.password) if parts.password else None)
-        self.is_tls = parts.scheme == "mqtts"
-        self.ca_file = str(settings.mqtt_tls_ca) if settings.mqtt_tls_ca else None
+from plantwire.simulator.broker import BrokerAddress, BrokerLink
+from plantwire.simulator.frame import Frame, encode_json
+from plantwire.simulator.outlet import Outcome
 
 
 class MqttOutlet:
@@ -53,53 +19,12 @@ class MqttOutlet:
     name = "mqtt"
 
     def __init__(self, address: BrokerAddress) -> None:
-        self._address = address
-        self._client: aiomqtt.Client | None = None
-        self._gate = Gate()
+        self._link = BrokerLink(address)
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        while True:
-            try:
-                async with self._new_client() as client:
-                    self._client = client
-                    self._gate.succeed()
-                    _log.info("broker-connected", host=self._address.host, port=self._address.port)
-                    # Nothing is subscribed: this ends only when the connection does.
-                    async for _ in client.messages:
-                        pass
-            except (aiomqtt.MqttError, OSError) as error:
-                self._gate.fail(time.monotonic(), random.random())  # noqa: S311 - spreads retries
-                wait_s = self._gate.wait_s(time.monotonic())
-                _log.warning("broker-away", reason=str(error), next_try_s=round(wait_s, 1))
-            finally:
-                self._client = None
-            await asyncio.sleep(self._gate.wait_s(time.monotonic()))
+        await self._link.run()
 
-    async def send(self, device_id: str, body: bytes) -> Outcome:
-        """Publish one frame, or a list of frames, of a device."""
-        client = self._client
-        if client is None:
-            return Dropped("broker-away")
-        try:
-            await client.publish(f"devices/{device_id}/telemetry", body, qos=1, timeout=TIMEOUT_S)
-        except (aiomqtt.MqttError, OSError):
-            return Dropped("no-acknowledgement")
-        return Accepted()
-
-    def _new_client(self) -> aiomqtt.Client:
-        address = self._address
-        quiet = logging.getLogger("plantwire.simulator.aiomqtt")
-        quiet.setLevel(logging.CRITICAL)
-        return aiomqtt.Client(
-            address.host,
-            address.port,
-            username=address.username,
-            password=address.password,
-            tls_context=ssl.create_default_context(cafile=address.ca_file) if address.is_tls else None,
-            timeout=TIMEOUT_S,
-            max_queued_outgoing_messages=IN_FLIGHT_MAX,
-            # Nagle's algorithm would hold a frame back, by 40 ms at worst, while the last one is under way.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            logger=quiet,
-        )
+    async def send(self, frame: Frame) -> Outcome:
+        """Publish one frame of a device."""
+        return await self._link.publish(f"devices/{frame.device_id}/telemetry", encode_json(frame))

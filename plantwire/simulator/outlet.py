@@ -1,8 +1,9 @@
 """What sending a frame can come to, and when to try again.
 
 In: the outcome of each attempt. Out: counts by outcome and reason; whether the other side is worth a try.
-Guarantees: every frame made is counted once: made = accepted + rejected + dropped.
-Not here: the transports (`simulator.http_outlet`, `simulator.mqtt_outlet`).
+Guarantees: every frame made is counted once: made = accepted + unchanged + rejected + dropped.
+Not here: the transports (`simulator.http_outlet`, `simulator.mqtt_outlet`, `simulator.sparkplug`,
+`simulator.lorawan`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections import Counter
 from typing import Final, Protocol
 
 import msgspec
+
+from plantwire.platform.backoff import jittered_backoff_s
+from plantwire.simulator.frame import Frame
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_LONGEST_S: Final = 15.0
@@ -21,6 +25,10 @@ OTHER_REASONS: Final = "other"
 
 class Accepted(msgspec.Struct, frozen=True):
     """The other side has taken the frame over."""
+
+
+class Unchanged(msgspec.Struct, frozen=True):
+    """Nothing in the frame is new, and the protocol sends what is new alone."""
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -36,7 +44,7 @@ class Dropped(msgspec.Struct, frozen=True):
     reason: str
 
 
-Outcome = Accepted | Rejected | Dropped
+Outcome = Accepted | Unchanged | Rejected | Dropped
 
 
 class Outlet(Protocol):
@@ -44,7 +52,7 @@ class Outlet(Protocol):
 
     name: str
 
-    async def send(self, device_id: str, body: bytes) -> Outcome:
+    async def send(self, frame: Frame) -> Outcome:
         """Send one frame; never raises for what the other side or the network does."""
         ...
 
@@ -68,9 +76,11 @@ class Gate:
         """An attempt failed; `chance` in [0, 1) spreads the next one. Failures at once count as one."""
         if not self.is_open(now_s):
             return
-        longest_s = min(RETRY_LONGEST_S, RETRY_FIRST_S * 2.0 ** min(self._failures, 32))
         self._failures += 1
-        wait_s = max(longest_s * (0.5 + 0.5 * chance), min(at_least_s, RETRY_LONGEST_S))
+        wait_s = max(
+            jittered_backoff_s(self._failures, RETRY_FIRST_S, RETRY_LONGEST_S, chance),
+            min(at_least_s, RETRY_LONGEST_S),
+        )
         self._closed_until_s = now_s + wait_s
 
     def wait_s(self, now_s: float) -> float:
@@ -89,6 +99,8 @@ class Tally:
         """By reason."""
         self.dropped: Counter[str] = Counter()
         """By reason."""
+        self.unchanged = 0
+        """Frames of which nothing had to be sent."""
         self.skipped = 0
         """Frames that were due and never made, because the one before took too long."""
 
@@ -97,6 +109,9 @@ class Tally:
         self.made += 1
         if isinstance(outcome, Accepted):
             self.accepted[outlet] += 1
+            return False
+        if isinstance(outcome, Unchanged):
+            self.unchanged += 1
             return False
         reasons = self.rejected if isinstance(outcome, Rejected) else self.dropped
         reason = f"{outlet}: {outcome.reason}"
@@ -111,6 +126,7 @@ class Tally:
         return {
             "made": self.made,
             "accepted": dict(self.accepted),
+            "unchanged": self.unchanged,
             "rejected": dict(self.rejected),
             "dropped": dict(self.dropped),
             "skipped": self.skipped,

@@ -57,6 +57,7 @@ class Progress:
         minutes, seconds = divmod(int(now_s - self._started_s), 60)
         parts = [f"{self._devices} devices", f"{minutes}:{seconds:02d}"]
         parts += [f"{name} {count:,}" for name, count in sorted(tally.accepted.items())]
+        parts += [f"unchanged {tally.unchanged:,}"] if tally.unchanged else []
         parts += [f"rejected {tally.rejected.total():,}"] if tally.rejected else []
         parts += [f"not through {tally.dropped.total():,}"] if tally.dropped else []
         parts += [f"skipped {tally.skipped:,}"] if tally.skipped else []

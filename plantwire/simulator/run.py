@@ -4,22 +4,23 @@ In: what to simulate (`Plan`) and the outlets. Out: frames, and a `Tally` of wha
 Guarantees: frames keep to a fixed schedule: one that takes long does not shift those after it, and what
 could not be made in time is counted as skipped. Event time is the moment that a frame is made. Each
 device has one frame in flight at most, so a slow gateway piles nothing up here.
-Not here: signals (`simulator.machines`), transports (`simulator.*_outlet`), options (`simulator.cli`).
+Not here: signals (`simulator.machines`), transports (`simulator.outlet`), options (`simulator.cli`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import structlog
 
 from plantwire.simulator import nab
-from plantwire.simulator.outlet import Accepted, Outlet, Rejected, Tally
+from plantwire.simulator.frame import Frame, Value
+from plantwire.simulator.outlet import Accepted, Outlet, Rejected, Tally, Unchanged
 from plantwire.simulator.plant import Machine
 
 # Spreads the devices over each period, so that the plant is a stream and not a beat.
@@ -35,8 +36,10 @@ class Device(Protocol):
     site: str
     period_s: float
 
-    def values_at(self, t_s: float, number: int) -> dict[str, float]:
-        """The metrics of the schedule's frame `number` (from 0), `t_s` seconds after the run's start."""
+    def values_at(self, t_s: float, number: int) -> Mapping[str, Value]:
+        """The metrics of the schedule's frame `number` (from 0), `t_s` seconds after the run's start; none
+        where the device cannot be read then.
+        """
         ...
 
 
@@ -50,7 +53,7 @@ class SimulatedMachine:
         self._machine = machine
         self._speed = speed
 
-    def values_at(self, t_s: float, number: int) -> dict[str, float]:  # noqa: ARG002 - time decides
+    def values_at(self, t_s: float, number: int) -> Mapping[str, Value]:  # noqa: ARG002 - time decides
         """The model's metrics at that time."""
         return self._machine.metrics_at(t_s * self._speed)
 
@@ -65,7 +68,7 @@ class ReplayedMachine:
         self.period_s = 1.0 / samples_per_s
         self._replay = replay
 
-    def values_at(self, t_s: float, number: int) -> dict[str, float]:  # noqa: ARG002 - the order decides
+    def values_at(self, t_s: float, number: int) -> Mapping[str, Value]:  # noqa: ARG002 - the order decides
         """The recording's next sample."""
         return {nab.METRIC: self._replay.sample_at(number).value}
 
@@ -94,14 +97,11 @@ async def _run_device(
     sequence = 0
     while not await _stopped_before(stop, start_s + offset_s + number * device.period_s):
         now_s = time.monotonic()
-        body = encode_frame(
-            device.values_at(now_s - start_s, number),
-            timestamp_ms=time.time_ns() // 1_000_000,
-            sequence=sequence,
-            site=device.site,
-        )
-        outcome = await sender.outlet.send(device.device_id, body)
-        if tally.count(sender.outlet.name, outcome) and not isinstance(outcome, Accepted):
+        values = device.values_at(now_s - start_s, number)
+        timestamp_ms = time.time_ns() // 1_000_000
+        frame = Frame(device.device_id, device.site, sequence, timestamp_ms, values)
+        outcome = await sender.outlet.send(frame)
+        if tally.count(sender.outlet.name, outcome) and not isinstance(outcome, Accepted | Unchanged):
             detail = outcome.detail if isinstance(outcome, Rejected) else ""
             _log.warning(
                 "frame-not-accepted",
@@ -116,17 +116,6 @@ async def _run_device(
         if late > 0:
             tally.skipped += late
             number += late
-
-
-def encode_frame(metrics: dict[str, float], *, timestamp_ms: int, sequence: int, site: str) -> bytes:
-    """A frame in the gateway's JSON."""
-    frame: dict[str, Any] = {
-        "timestamp": timestamp_ms,
-        "sequence": sequence,
-        "site": site,
-        "metrics": metrics,
-    }
-    return msgspec.json.encode(frame)
 
 
 async def _stopped_before(stop: asyncio.Event, due_s: float) -> bool:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
+from plantwire.simulator.frame import Frame, encode_json
 from plantwire.simulator.nab import Replay, Sample
 from plantwire.simulator.outlet import Accepted, Dropped, Outcome, Rejected, Tally
 from plantwire.simulator.plant import build_plant
@@ -17,7 +18,6 @@ from plantwire.simulator.run import (
     ReplayedMachine,
     Sender,
     SimulatedMachine,
-    encode_frame,
     run_senders,
 )
 
@@ -28,21 +28,21 @@ class Recorder:
     name = "recorder"
 
     def __init__(self, frames: int, stop: asyncio.Event, outcome: Outcome | None = None) -> None:
-        self.sent: list[tuple[str, dict[str, object]]] = []
+        self.sent: list[Frame] = []
         self._frames = frames
         self._stop = stop
         self._outcome = outcome or Accepted()
 
-    async def send(self, device_id: str, body: bytes) -> Outcome:
-        self.sent.append((device_id, json.loads(body)))
+    async def send(self, frame: Frame) -> Outcome:
+        self.sent.append(frame)
         if len(self.sent) >= self._frames:
             self._stop.set()
         return self._outcome
 
 
 def test_a_frame_is_the_json_that_the_gateway_takes() -> None:
-    body = encode_frame({"temperature": 1.5}, timestamp_ms=12, sequence=3, site="hall-a")
-    assert json.loads(body) == {
+    frame = Frame("press-01", "hall-a", sequence=3, timestamp_ms=12, metrics={"temperature": 1.5})
+    assert json.loads(encode_json(frame)) == {
         "timestamp": 12,
         "sequence": 3,
         "site": "hall-a",
@@ -59,12 +59,12 @@ async def test_every_device_sends_its_frames_in_order_at_its_rate() -> None:
     await run_senders(senders, tally, stop)
     assert time.monotonic() - started_s >= 0.02 * 8
     for machine in plant:
-        frames = [frame for device_id, frame in outlet.sent if device_id == machine.device_id]
-        assert [frame["sequence"] for frame in frames] == list(range(len(frames)))
-        times = [frame["timestamp"] for frame in frames]
+        frames = [frame for frame in outlet.sent if frame.device_id == machine.device_id]
+        assert [frame.sequence for frame in frames] == list(range(len(frames)))
+        times = [frame.timestamp_ms for frame in frames]
         assert times == sorted(times)
         assert all(abs(moment - time.time() * 1000) < 10_000 for moment in times)
-        assert all(frame["site"] == machine.site for frame in frames)
+        assert all(frame.site == machine.site for frame in frames)
     assert tally.accepted["recorder"] == tally.made == len(outlet.sent)
 
 
@@ -74,11 +74,11 @@ async def test_the_replay_sends_the_samples_one_by_one() -> None:
     replay = Replay([Sample(str(n), float(n)) for n in range(3)], start_index=1)
     tally = Tally()
     await run_senders([Sender(ReplayedMachine(replay, samples_per_s=100.0), outlet)], tally, stop)
-    values = [frame["metrics"]["temperature"] for _, frame in outlet.sent]  # type: ignore[index]
+    values = [float(frame.metrics["temperature"]) for frame in outlet.sent]
     steps = [(after - before) % 3 for before, after in pairwise(values)]
     assert values[0] == 1.0
     assert steps == [1.0] * len(steps) or tally.skipped > 0
-    assert [device_id for device_id, _ in outlet.sent[:5]] == ["nab-machine-01"] * 5
+    assert [frame.device_id for frame in outlet.sent[:5]] == ["nab-machine-01"] * 5
 
 
 async def test_a_slow_outlet_makes_frames_be_skipped_and_never_pile_up() -> None:
@@ -88,12 +88,12 @@ async def test_a_slow_outlet_makes_frames_be_skipped_and_never_pile_up() -> None
         in_flight = 0
         most = 0
 
-        async def send(self, device_id: str, body: bytes) -> Outcome:
+        async def send(self, frame: Frame) -> Outcome:
             self.in_flight += 1
             self.most = max(self.most, self.in_flight)
             await asyncio.sleep(0.05)  # the slowness under test
             self.in_flight -= 1
-            return await super().send(device_id, body)
+            return await super().send(frame)
 
     outlet = Slow(4, stop)
     (machine,) = build_plant(1, seed=1)
@@ -102,7 +102,7 @@ async def test_a_slow_outlet_makes_frames_be_skipped_and_never_pile_up() -> None
     assert tally.made == 4
     assert tally.skipped >= 3 * 3
     # What was sent is numbered without a gap, so that a gap tells of a loss on the way.
-    assert [frame["sequence"] for _, frame in outlet.sent] == [0, 1, 2, 3]
+    assert [frame.sequence for frame in outlet.sent] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("outcome", [Rejected("bad-shape", "why"), Dropped("gateway-away")])
