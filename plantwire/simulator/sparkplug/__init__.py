@@ -1,0 +1,1 @@
+"""A Sparkplug B 3.0 edge node."""
