@@ -1,0 +1,1 @@
+"""LoRaWAN sensors behind a ChirpStack network server."""
