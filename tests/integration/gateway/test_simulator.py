@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,62 +12,25 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message
 
-from plantwire.simulator.mqtt_outlet import BrokerAddress, MqttOutlet
+from plantwire.simulator.broker import BrokerAddress
+from plantwire.simulator.frame import Frame
+from plantwire.simulator.mqtt_outlet import MqttOutlet
 from plantwire.simulator.outlet import Accepted, Dropped
 from plantwire.simulator.settings import SimulatorSettings
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.mqtt import Mqtt
 from tests.integration.gateway.gateway_rig import GatewayProcess, Topic, frame_of, frames_of
+from tests.integration.gateway.simulator_rig import END_TIMEOUT_S, Simulator, ended_at_last
 
-END_TIMEOUT_S = 30
+FRAME = Frame("press-01", "hall-a", 0, 1, {"temperature": 1.0})
 KINDS = {"press", "pump", "compressor", "furnace", "conveyor", "tank", "chiller", "motor", "nab"}
-
-
-class Simulator:
-    """`python -m plantwire.simulator`, its log in a file."""
-
-    def __init__(self, log_file: Path, gateway: GatewayProcess, *arguments: str, **environment: str) -> None:
-        self._log_file = log_file
-        variables = {k: v for k, v in os.environ.items() if not k.startswith("PLANTWIRE_")}
-        secret = gateway.environment()["PLANTWIRE_TOKEN_SECRET"]
-        with log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-W",
-                    "error",
-                    "-m",
-                    "plantwire.simulator",
-                    "--gateway",
-                    gateway.url,
-                    *arguments,
-                ],
-                env={**variables, "PLANTWIRE_TOKEN_SECRET": secret, **environment},
-                stdout=log,
-                stderr=log,
-            )
-
-    def end(self, number: int | None = None) -> dict[str, object]:
-        """Wait for the end, after a signal if one is given; the counts that it logged last."""
-        if number is not None:
-            self._process.send_signal(number)
-        assert self._process.wait(END_TIMEOUT_S) == 0, self._log_file.read_text()
-        last = json.loads(self._log_file.read_text().splitlines()[-1])
-        assert last["event"] == "plant-stopped"
-        return dict(last)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture
 def simulators() -> Iterator[list[Simulator]]:
-    """Those that a test started; none outlives it."""
-    started: list[Simulator] = []
-    yield started
-    for simulator in started:
-        simulator.kill()
+    """Those that a test started."""
+    with ended_at_last() as started:
+        yield started
 
 
 def protocols_of(messages: Sequence[Message]) -> Counter[str]:
@@ -84,7 +43,11 @@ def test_every_device_arrives_whole_by_its_transport(
     gateway: GatewayProcess, mqtt_url: str, raw: Topic, tmp_path: Path, simulators: list[Simulator]
 ) -> None:
     before = len(raw.read_to_end())
-    simulator = Simulator(tmp_path / "log", gateway, "--mqtt", mqtt_url, "--duration", "5", "--rate", "2")
+    simulator = Simulator(
+        tmp_path / "log",
+        gateway.url,
+        *("--mqtt", mqtt_url, "--protocol", "http", "--protocol", "mqtt", "--duration", "5", "--rate", "2"),
+    )
     simulators.append(simulator)
     counts = simulator.end()
     assert counts["rejected"] == counts["dropped"] == {}
@@ -112,7 +75,11 @@ def test_it_goes_on_when_the_gateway_was_killed_and_counts_what_did_not_get_thro
     try:
         gateway.wait_ready(30)
         simulator = Simulator(
-            tmp_path / "log", gateway, *("--transport", "http"), *("--devices", "0"), *("--nab-speed", "20")
+            tmp_path / "log",
+            gateway.url,
+            *("--protocol", "http"),
+            *("--devices", "0"),
+            *("--nab-speed", "20"),
         )
         simulators.append(simulator)
 
@@ -144,8 +111,8 @@ def test_a_token_that_is_not_taken_is_counted_by_the_gateways_reason(
 ) -> None:
     simulator = Simulator(
         tmp_path / "log",
-        gateway,
-        *("--transport", "http", "--devices", "3", "--duration", "1.5"),
+        gateway.url,
+        *("--protocol", "http", "--devices", "3", "--duration", "1.5"),
         PLANTWIRE_TOKEN="a.b.c",
     )
     simulators.append(simulator)
@@ -159,19 +126,18 @@ def test_a_token_that_is_not_taken_is_counted_by_the_gateways_reason(
 
 
 async def test_it_finds_the_broker_again(tmp_path: Path) -> None:
-
     (port,) = free_ports(1)
     outlet = MqttOutlet(BrokerAddress(f"mqtt://127.0.0.1:{port}", SimulatorSettings()))
     connection = asyncio.get_running_loop().create_task(outlet.run())
 
     async def until_accepted() -> None:
         deadline_s = time.monotonic() + END_TIMEOUT_S
-        while not isinstance(await outlet.send("press-01", b"{}"), Accepted):
+        while not isinstance(await outlet.send(FRAME), Accepted):
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.05)  # the outlet tells no one when it is connected
 
     try:
-        assert await outlet.send("press-01", b"{}") == Dropped("broker-away")
+        assert await outlet.send(FRAME) == Dropped("broker-away")
         for _ in range(2):
             broker = Mqtt(tmp_path / "mqtt", port, tmp_path / "mqtt.log")
             broker.prepare()
@@ -180,7 +146,7 @@ async def test_it_finds_the_broker_again(tmp_path: Path) -> None:
                 await until_accepted()
             finally:
                 await asyncio.to_thread(broker.stop)
-            assert isinstance(await outlet.send("press-01", b"{}"), Dropped)
+            assert isinstance(await outlet.send(FRAME), Dropped)
     finally:
         connection.cancel()
         with pytest.raises(asyncio.CancelledError):

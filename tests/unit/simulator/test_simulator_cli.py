@@ -4,50 +4,90 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from plantwire.simulator.cli import Options, Transport, app, build_senders
+from plantwire.simulator.broker import BrokerAddress
+from plantwire.simulator.cli import app
 from plantwire.simulator.credentials import GivenToken
+from plantwire.simulator.fleet import Options, Protocol, build_fleet
 from plantwire.simulator.http_outlet import HttpOutlet
-from plantwire.simulator.mqtt_outlet import BrokerAddress, MqttOutlet
 from plantwire.simulator.settings import SimulatorSettings
+from plantwire.simulator.sparkplug.outlet import SparkplugOutlet
+
+ALL = frozenset(Protocol)
 
 
-def options(transport: Transport, devices: int = 40, nab_samples_per_s: float = 5.0) -> Options:
-    return Options(
+def options(protocols: frozenset[Protocol] = ALL, **changes: Any) -> Options:
+    defaults = Options(
         gateway_url="http://127.0.0.1:1",
         broker=BrokerAddress("mqtt://127.0.0.1:1", SimulatorSettings()),
-        transport=transport,
-        devices=devices,
+        protocols=protocols,
+        devices=40,
+        edge_nodes=1,
+        node_devices=4,
+        sparkplug_host="plantwire",
+        sensors=4,
+        sensor_interval_s=10.0,
         rate_hz=2.0,
         speed=1.0,
         seed=1,
-        nab_samples_per_s=nab_samples_per_s,
+        nab_samples_per_s=5.0,
         duration_s=0.0,
     )
+    return replace(defaults, **changes)
 
 
 @pytest.mark.parametrize(
-    ("transport", "expected"),
+    ("protocols", "expected", "connections"),
     [
-        (Transport.BOTH, {"http": 21, "mqtt": 20}),
-        (Transport.HTTP, {"http": 41}),
-        (Transport.MQTT, {"mqtt": 41}),
+        (ALL, {"http": 21, "mqtt": 20, "sparkplug": 5, "chirpstack": 4}, 3),
+        ({Protocol.HTTP, Protocol.MQTT}, {"http": 21, "mqtt": 20}, 1),
+        ({Protocol.HTTP}, {"http": 41}, 0),
+        ({Protocol.MQTT}, {"mqtt": 41}, 1),
+        ({Protocol.SPARKPLUG}, {"sparkplug": 5}, 1),
+        ({Protocol.CHIRPSTACK}, {"chirpstack": 4}, 1),
     ],
 )
-async def test_devices_are_shared_between_the_transports(
-    transport: Transport, expected: dict[str, int]
+async def test_devices_are_shared_between_the_protocols(
+    protocols: set[Protocol], expected: dict[str, int], connections: int
 ) -> None:
-    chosen = options(transport)
+    chosen = options(frozenset(protocols))
     async with HttpOutlet(chosen.gateway_url, GivenToken("x")) as http:
-        senders = build_senders(chosen, http, MqttOutlet(chosen.broker))
-    assert Counter(sender.outlet.name for sender in senders) == expected
-    if transport is Transport.BOTH:
-        ways = {(s.device.device_id.rsplit("-", 1)[0], s.outlet.name) for s in senders}
-        assert len(ways) == 8 * 2 + 1
-    assert {sender.device.period_s for sender in senders} == {0.5, 0.2}
+        fleet = build_fleet(chosen, http)
+    assert Counter(sender.outlet.name for sender in fleet.senders) == expected
+    assert len(fleet.connections) == connections
+    assert len({sender.device.device_id for sender in fleet.senders}) == len(fleet.senders)
+    plain = [s for s in fleet.senders if s.outlet.name in ("http", "mqtt")]
+    if len(protocols) > 1:
+        assert len({(s.device.device_id.rsplit("-", 1)[0], s.outlet.name) for s in plain}) == 8 * 2 + 1
+    assert {sender.device.period_s for sender in plain} <= {0.5, 0.2}
+
+
+async def test_counts_are_heeded() -> None:
+    chosen = options(devices=3, edge_nodes=2, node_devices=3, sensors=5, nab_samples_per_s=0.0)
+    async with HttpOutlet(chosen.gateway_url, GivenToken("x")) as http:
+        fleet = build_fleet(chosen, http)
+    names = Counter(sender.outlet.name for sender in fleet.senders)
+    assert names == {"http": 2, "mqtt": 1, "sparkplug": 2 * 4, "chirpstack": 5}
+    assert len([c for c in fleet.connections if isinstance(c, SparkplugOutlet)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_empty"),
+    [
+        ({"devices": 0, "nab_samples_per_s": 0.0, "edge_nodes": 0, "sensors": 0}, True),
+        ({"protocols": frozenset({Protocol.SPARKPLUG}), "edge_nodes": 0}, True),
+        ({"protocols": frozenset({Protocol.CHIRPSTACK}), "sensors": 0}, True),
+        ({"devices": 0, "nab_samples_per_s": 0.0, "edge_nodes": 0}, False),
+        ({"devices": 0, "edge_nodes": 0, "sensors": 0}, False),
+    ],
+)
+def test_a_run_without_devices_is_known(changes: dict[str, Any], is_empty: bool) -> None:
+    assert options(**changes).is_empty() is is_empty
 
 
 @pytest.mark.parametrize(
@@ -55,10 +95,12 @@ async def test_devices_are_shared_between_the_transports(
     [
         (["--gateway", "ftp://x"], 2, "http://host"),
         (["--mqtt", "tcp://x:1883"], 2, "mqtt://host"),
-        (["--devices", "0", "--nab-speed", "0"], 2, "nothing to simulate"),
+        (["--protocol", "http", "--devices", "0", "--nab-speed", "0"], 2, "nothing to simulate"),
+        (["--protocol", "sparkplug", "--edge-nodes", "0"], 2, "nothing to simulate"),
+        (["--sparkplug-host", "a/b"], 2, "--sparkplug-host"),
         (["--devices", "-1"], 2, "--devices"),
         (["--rate", "0"], 2, "--rate"),
-        (["--transport", "pigeon"], 2, "--transport"),
+        (["--protocol", "pigeon"], 2, "--protocol"),
         ([], 1, "PLANTWIRE_TOKEN or --token-file"),
     ],
 )

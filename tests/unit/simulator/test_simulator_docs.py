@@ -11,8 +11,10 @@ from plantwire.platform.settings import SharedSettings
 from plantwire.schemas import rule_files
 from plantwire.schemas.severity import Severity
 from plantwire.simulator.cli import app as simulate_app
+from plantwire.simulator.lorawan.sensors import build_sensors
 from plantwire.simulator.plant import build_plant
 from plantwire.simulator.settings import SimulatorSettings
+from plantwire.simulator.sparkplug.line import LINE_KINDS, NODE_METRICS
 from plantwire.stack.rules_cli import app as rules_app
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -50,6 +52,17 @@ def test_every_metric_of_every_machine_is_documented() -> None:
     for machine in build_plant(8, seed=1):
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {machine.kind.name} |"))
         assert [name for name in machine.metrics_at(0) if name not in line] == []
+
+
+def test_every_metric_of_lines_and_sensors_is_documented() -> None:
+    lines = (DOCS / "simulator.md").read_text("utf-8").splitlines()
+    kinds = {kind.name: [spec.name for spec in kind.metrics] for kind in LINE_KINDS}
+    kinds["node"] = [spec.name for spec in NODE_METRICS]
+    for sensor in build_sensors(2, seed=1, period_s=1.0, speed=1.0):
+        kinds[sensor.kind.name] = [*sensor.values_at(0.0, 0), sensor.kind.eui_prefix]
+    for kind, names in kinds.items():
+        (line,) = (line for line in lines if line.startswith(f"| {kind} |"))
+        assert [name for name in names if name not in line] == []
 
 
 def test_every_command_and_option_of_rules_is_documented() -> None:
