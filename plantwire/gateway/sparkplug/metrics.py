@@ -25,7 +25,18 @@ class SparkplugMetrics:
         )
         self.edge_nodes = Gauge(
             "plantwire_gateway_sparkplug_edge_nodes",
-            "Edge nodes that are followed, alive or not.",
+            "Edge nodes that are known, and those of them that are born and did not die.",
+            ["state"],
+            registry=registry,
+        )
+        self.devices = Gauge(
+            "plantwire_gateway_sparkplug_devices",
+            "Devices of edge nodes that are born and did not die.",
+            registry=registry,
+        )
+        self.metrics = Gauge(
+            "plantwire_gateway_sparkplug_metrics",
+            "Metrics that births of edge nodes and devices defined.",
             registry=registry,
         )
         self.notes = Counter(
