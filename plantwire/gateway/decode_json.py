@@ -1,8 +1,9 @@
 """JSON telemetry → frames, or the reason why not. Pure: no clock, no I/O.
 
 In: the bytes of an HTTP body or an MQTT payload, ``{"timestamp": ms?, "metrics": {name: value}}`` or a
-list of such, and when they were received. Out: a tuple of `TelemetryFrame` (one or more, in the order
-given), or `Rejected`.
+list of such, and when they were received; a batch over devices is ``{"frames": [...]}`` or a list, where
+each frame has its ``deviceId``. Out: a tuple of `TelemetryFrame` (one or more, in the order given), or
+`Rejected`.
 Guarantees: never raises, whatever the bytes are. All or nothing: one bad frame refuses the whole list.
 Every accepted frame fits a Kafka record and encodes in Avro; its numbers are finite.
 Not here: who may send (`http_transport`), where refused bytes go (`mqtt_transport`).
@@ -30,6 +31,7 @@ FRAME_MAX_BYTES: Final = 900_000
 """Kafka takes records of 1 MB by default; this leaves room for headers and the record's frame."""
 
 _FIELDS: Final = frozenset({"timestamp", "metrics", "quality", "sequence", "site", "historical"})
+_BATCH_FIELDS: Final = _FIELDS | {"deviceId"}
 # Below this body size no frame can come near FRAME_MAX_BYTES: Avro needs fewer bytes for names and texts
 # than JSON does, and METRIC_OVERHEAD_BYTES for the rest of each metric.
 _SURELY_FITS_BYTES: Final = 500_000
@@ -37,7 +39,8 @@ _METRIC_OVERHEAD_BYTES: Final = 32
 
 _decoder: Final = msgspec.json.Decoder()
 # Devices send the same names over and over: remembering the verdict is four times cheaper than the pattern.
-_known_metric_name: Final = lru_cache(maxsize=16_384)(is_metric_name)
+known_metric_name: Final = lru_cache(maxsize=16_384)(is_metric_name)
+"""`is_metric_name` with a memory."""
 
 
 class DecodeLimits(msgspec.Struct, frozen=True):
@@ -48,8 +51,8 @@ class DecodeLimits(msgspec.Struct, frozen=True):
     time_ahead_max_ms: int
 
 
-class _RefusalError(Exception):
-    """Carries a `Rejected` out of nested decoding; never leaves this module."""
+class DecodeRefusalError(Exception):
+    """Carries a `Rejected` out of nested decoding; never leaves a decoder."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -69,29 +72,88 @@ def decode_telemetry(
     event time of a frame that brings none.
     """
     try:
-        if not is_device_id(device_id):
-            raise _RefusalError(
-                Reason.INVALID_DEVICE_ID,
-                "A device id is 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit.",
-            )
+        check_device_id(device_id)
         parsed = _parse(body)
         items = parsed if type(parsed) is list else [parsed]
-        if not items:
-            raise _RefusalError(Reason.BAD_SHAPE, "The list holds no frame.")
-        if len(items) > limits.frames_max:
-            raise _RefusalError(
-                Reason.TOO_MANY_FRAMES, f"{len(items)} frames in one message; at most {limits.frames_max}."
-            )
-        # As many colons as decoded keys: no key can have been given twice. Otherwise a text holds a colon,
-        # or a key was lost, and the slow parser says which.
-        if body.count(b":") != _keys_in_shape(items):
-            _refuse_duplicate_keys(body)
-        frames = tuple(_frame(item, device_id, protocol, received_us, limits) for item in items)
+        _check_count(items, limits)
+        _check_keys(body, items, 0)
+        frames = tuple([_frame(item, device_id, protocol, received_us, limits) for item in items])
         if len(body) > _SURELY_FITS_BYTES:
-            _refuse_oversized(frames)
-    except _RefusalError as refusal:
+            refuse_oversized(frames)
+    except DecodeRefusalError as refusal:
         return refusal.rejected
     return frames
+
+
+def decode_batch(
+    body: bytes | bytearray, protocol: str, received_us: int, limits: DecodeLimits
+) -> tuple[TelemetryFrame, ...] | Rejected:
+    """The frames of several devices in `body`, or why there are none; otherwise as `decode_telemetry`."""
+    try:
+        parsed = _parse(body)
+        colons = 0
+        if type(parsed) is dict:
+            if parsed.keys() != {"frames"}:
+                raise DecodeRefusalError(Reason.BAD_SHAPE, 'A batch is {"frames": [...]}, or the list alone.')
+            colons = 1
+            parsed = parsed["frames"]
+        if type(parsed) is not list:
+            raise DecodeRefusalError(Reason.BAD_SHAPE, "The frames of a batch are a list.")
+        _check_count(parsed, limits)
+        if b"\\" not in body:
+            colons += _colons_in_ids(parsed)
+        _check_keys(body, parsed, colons)
+        frames = tuple([_batch_frame(item, protocol, received_us, limits) for item in parsed])
+        if len(body) > _SURELY_FITS_BYTES:
+            refuse_oversized(frames)
+    except DecodeRefusalError as refusal:
+        return refusal.rejected
+    return frames
+
+
+def check_device_id(device_id: str) -> None:
+    """Refuses what is no device id."""
+    if not is_device_id(device_id):
+        raise DecodeRefusalError(
+            Reason.INVALID_DEVICE_ID,
+            "A device id is 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit.",
+        )
+
+
+def _check_count(items: list[Any], limits: DecodeLimits) -> None:
+    if not items:
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "The list holds no frame.")
+    if len(items) > limits.frames_max:
+        raise DecodeRefusalError(
+            Reason.TOO_MANY_FRAMES, f"{len(items)} frames in one message; at most {limits.frames_max}."
+        )
+
+
+def _check_keys(body: bytes | bytearray, items: list[Any], known_colons: int) -> None:
+    """Refuses a key that is given twice. `known_colons` stand elsewhere in the body than behind a key of a
+    frame or metric.
+    """
+    # As many colons as decoded keys: no key can have been given twice. Otherwise a text holds a colon,
+    # or a key was lost, and the slow parser says which.
+    if body.count(b":") != known_colons + _keys_in_shape(items):
+        _refuse_duplicate_keys(body)
+
+
+def _colons_in_ids(items: list[Any]) -> int:
+    """How many colons the device ids have, which commonly use them; right where nothing is escaped."""
+    ids = [item.get("deviceId") for item in items if type(item) is dict]
+    return sum([device_id.count(":") for device_id in ids if type(device_id) is str])
+
+
+def _batch_frame(item: Any, protocol: str, received_us: int, limits: DecodeLimits) -> TelemetryFrame:
+    device_id = item.get("deviceId") if type(item) is dict else None
+    if type(device_id) is not str:
+        raise DecodeRefusalError(
+            Reason.BAD_SHAPE,
+            'A frame of a batch is an object such as {"deviceId": "a", "metrics": {"t": 1}}.',
+        )
+    check_device_id(device_id)
+    return _frame(item, device_id, protocol, received_us, limits, _BATCH_FIELDS)
 
 
 def _parse(body: bytes | bytearray) -> Any:
@@ -99,14 +161,14 @@ def _parse(body: bytes | bytearray) -> Any:
         return _decoder.decode(body)
     except msgspec.ValidationError:
         # With no type asked for, the only complaint left is a number that no double holds.
-        raise _RefusalError(Reason.NOT_A_NUMBER, "A number is out of the range of a double.") from None
+        raise DecodeRefusalError(Reason.NOT_A_NUMBER, "A number is out of the range of a double.") from None
     except RecursionError:
-        raise _RefusalError(Reason.BAD_SHAPE, "The JSON is nested too deeply.") from None
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "The JSON is nested too deeply.") from None
     except msgspec.DecodeError as error:
         _refuse_non_numbers(body)
-        raise _RefusalError(Reason.NOT_JSON, f"{error}.") from None
+        raise DecodeRefusalError(Reason.NOT_JSON, f"{error}.") from None
     except UnicodeDecodeError:
-        raise _RefusalError(Reason.NOT_JSON, "The body is not UTF-8.") from None
+        raise DecodeRefusalError(Reason.NOT_JSON, "The body is not UTF-8.") from None
 
 
 def _refuse_non_numbers(body: bytes | bytearray) -> None:
@@ -118,7 +180,7 @@ def _refuse_non_numbers(body: bytes | bytearray) -> None:
 
 
 def _refuse_constant(token: str) -> Never:
-    raise _RefusalError(Reason.NOT_A_NUMBER, f"{token} is not a number that JSON or Plantwire takes.")
+    raise DecodeRefusalError(Reason.NOT_A_NUMBER, f"{token} is not a number that JSON or Plantwire takes.")
 
 
 def _keys_in_shape(items: list[Any]) -> int:
@@ -148,7 +210,7 @@ def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _RefusalError(Reason.DUPLICATE_KEY, f"The key {key[:64]!r} is given twice.")
+                raise DecodeRefusalError(Reason.DUPLICATE_KEY, f"The key {key[:64]!r} is given twice.")
             seen.add(key)
     return unique
 
@@ -159,32 +221,33 @@ def _frame(
     protocol: str,
     received_us: int,
     limits: DecodeLimits,
+    fields: frozenset[str] = _FIELDS,
 ) -> TelemetryFrame:
     if type(item) is not dict:
-        raise _RefusalError(
+        raise DecodeRefusalError(
             Reason.BAD_SHAPE, 'A frame is an object such as {"metrics": {"temperature": 21.5}}.'
         )
-    if not item.keys() <= _FIELDS:
-        unknown = min(str(key) for key in item.keys() - _FIELDS)
-        raise _RefusalError(Reason.BAD_SHAPE, f"A frame has no field {unknown[:64]!r}.")
+    if not item.keys() <= fields:
+        unknown = min(str(key) for key in item.keys() - fields)
+        raise DecodeRefusalError(Reason.BAD_SHAPE, f"A frame has no field {unknown[:64]!r}.")
     received_ms = received_us // 1000
     event_time_ms = item.get("timestamp")
     if event_time_ms is None:
         event_time_ms = received_ms
     else:
-        _check_time(event_time_ms, received_ms, limits)
+        check_event_time(event_time_ms, received_ms, limits)
     quality = item.get("quality", QUALITY_GOOD)
     if type(quality) is not int or not 0 <= quality <= QUALITY_MAX:
-        raise _RefusalError(Reason.BAD_SHAPE, f"quality is an integer from 0 to {QUALITY_MAX}.")
+        raise DecodeRefusalError(Reason.BAD_SHAPE, f"quality is an integer from 0 to {QUALITY_MAX}.")
     sequence = item.get("sequence")
     if sequence is not None and (type(sequence) is not int or not 0 <= sequence <= SEQUENCE_MAX):
-        raise _RefusalError(Reason.BAD_SHAPE, "sequence is an integer from 0 to 2^63 - 1.")
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "sequence is an integer from 0 to 2^63 - 1.")
     site = item.get("site", "")
     if type(site) is not str or (site and not is_metric_name(site)):
-        raise _RefusalError(Reason.BAD_SHAPE, "site is a text of at most 256 printable characters.")
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "site is a text of at most 256 printable characters.")
     historical = item.get("historical", False)
     if type(historical) is not bool:
-        raise _RefusalError(Reason.BAD_SHAPE, "historical is true or false.")
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "historical is true or false.")
     return TelemetryFrame(
         device_id=device_id,
         site=site,
@@ -198,14 +261,15 @@ def _frame(
     )
 
 
-def _check_time(event_time_ms: Any, received_ms: int, limits: DecodeLimits) -> None:
+def check_event_time(event_time_ms: Any, received_ms: int, limits: DecodeLimits) -> None:
+    """Refuses what is no time stamp, and one too far ahead."""
     if type(event_time_ms) is not int:
-        raise _RefusalError(Reason.BAD_SHAPE, "timestamp is an integer, milliseconds since the epoch.")
+        raise DecodeRefusalError(Reason.BAD_SHAPE, "timestamp is an integer, milliseconds since the epoch.")
     if not 0 < event_time_ms <= TIMESTAMP_MAX_MS:
-        raise _RefusalError(Reason.TIMESTAMP_OUT_OF_RANGE, "timestamp is above 0 and at most 2^53 ms.")
+        raise DecodeRefusalError(Reason.TIMESTAMP_OUT_OF_RANGE, "timestamp is above 0 and at most 2^53 ms.")
     ahead_ms = event_time_ms - received_ms
     if ahead_ms > limits.time_ahead_max_ms:
-        raise _RefusalError(
+        raise DecodeRefusalError(
             Reason.TIMESTAMP_AHEAD,
             f"timestamp is {ahead_ms} ms ahead of the gateway; at most {limits.time_ahead_max_ms} ms.",
         )
@@ -213,9 +277,11 @@ def _check_time(event_time_ms: Any, received_ms: int, limits: DecodeLimits) -> N
 
 def _metrics(values: Any, quality: int, limits: DecodeLimits) -> tuple[Metric, ...]:
     if type(values) is not dict or not values:
-        raise _RefusalError(Reason.BAD_SHAPE, "metrics is an object with at least one entry, name to value.")
+        raise DecodeRefusalError(
+            Reason.BAD_SHAPE, "metrics is an object with at least one entry, name to value."
+        )
     if len(values) > limits.metrics_per_frame_max:
-        raise _RefusalError(
+        raise DecodeRefusalError(
             Reason.TOO_MANY_METRICS,
             f"{len(values)} metrics in one frame; at most {limits.metrics_per_frame_max}.",
         )
@@ -223,8 +289,8 @@ def _metrics(values: Any, quality: int, limits: DecodeLimits) -> tuple[Metric, .
 
 
 def _metric(name: str, value: Any, quality: int) -> Metric:
-    if not _known_metric_name(name):
-        raise _RefusalError(
+    if not known_metric_name(name):
+        raise DecodeRefusalError(
             Reason.INVALID_METRIC_NAME,
             f"A metric name is 1 to 256 printable characters, unlike {name[:64]!r}.",
         )
@@ -242,25 +308,28 @@ def _metric(name: str, value: Any, quality: int) -> Metric:
     elif kind is str:
         # PostgreSQL takes no NUL in a text.
         if len(value) > TEXT_MAX_CHARACTERS or "\x00" in value:
-            raise _RefusalError(
+            raise DecodeRefusalError(
                 Reason.INVALID_TEXT,
                 f"The text of {name[:64]!r} has NUL or more than {TEXT_MAX_CHARACTERS} characters.",
             )
         return Metric(name, None, value, quality)
     else:
-        raise _RefusalError(
+        raise DecodeRefusalError(
             Reason.BAD_SHAPE, f"The value of {name[:64]!r} is neither a number, a boolean nor a text."
         )
-    raise _RefusalError(Reason.NOT_A_NUMBER, f"The value of {name[:64]!r} is out of the range of a double.")
+    raise DecodeRefusalError(
+        Reason.NOT_A_NUMBER, f"The value of {name[:64]!r} is out of the range of a double."
+    )
 
 
-def _refuse_oversized(frames: tuple[TelemetryFrame, ...]) -> None:
+def refuse_oversized(frames: tuple[TelemetryFrame, ...]) -> None:
+    """Refuses a frame that fits no Kafka record."""
     for frame in frames:
         size = sum(
             len(m.name.encode()) + len((m.text or "").encode()) + _METRIC_OVERHEAD_BYTES
             for m in frame.metrics
         )
         if size > FRAME_MAX_BYTES:
-            raise _RefusalError(
+            raise DecodeRefusalError(
                 Reason.FRAME_TOO_LARGE, f"A frame of about {size} bytes; at most {FRAME_MAX_BYTES}."
             )

@@ -12,13 +12,15 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from plantwire.gateway.buffer.settings import BufferSettings
 from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
 from plantwire.gateway.sparkplug.settings import SparkplugSettings
+from plantwire.gateway.http_settings import HttpSettings
 from plantwire.platform.settings import SharedSettings
 
 
-class GatewaySettings(ChirpstackSettings, SparkplugSettings, SharedSettings):
+class GatewaySettings(BufferSettings, HttpSettings, ChirpstackSettings, SparkplugSettings, SharedSettings):
     """Where the gateway listens, what it takes at most, and how long it waits."""
 
     gateway_host: str = Field("127.0.0.1", description="Address that HTTP listens on.")
@@ -39,13 +41,13 @@ class GatewaySettings(ChirpstackSettings, SparkplugSettings, SharedSettings):
         60_000, ge=0, le=60_000, description="How far a time stamp may be ahead of the gateway's clock."
     )
     gateway_in_flight_max: int = Field(
-        10_000, ge=1, description="Frames handed to Kafka and not yet acknowledged; beyond it 503."
+        10_000, ge=1, description="Frames handed to Kafka and not yet acknowledged; beyond it to the buffer."
     )
     gateway_in_flight_bytes_max: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="The same bound in bytes."
     )
     gateway_ack_timeout_ms: int = Field(
-        5000, ge=100, le=300_000, description="Time Kafka has to acknowledge; then 503."
+        5000, ge=100, le=300_000, description="Time Kafka has to acknowledge; then the buffer."
     )
     gateway_linger_ms: float = Field(
         0.0, ge=0, le=1000, description="Time that Kafka's producer waits to fill a batch."

@@ -21,6 +21,10 @@ class TokenCache:
         self._size_max = size_max
         self._verified: dict[str, Claims] = {}
 
+    def knows(self, token: str) -> bool:
+        """Whether `token` was verified before; it may have expired since."""
+        return token in self._verified
+
     def verify(self, token: str, now_s: float) -> Claims:
         """The claims of `token` at `now_s` (seconds since the epoch); raises `TokenError`."""
         claims = self._verified.get(token)
