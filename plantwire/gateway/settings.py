@@ -15,8 +15,8 @@ from pydantic import Field, SecretStr, model_validator
 from plantwire.gateway.buffer.settings import BufferSettings
 from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
-from plantwire.gateway.sparkplug.settings import SparkplugSettings
 from plantwire.gateway.http_settings import HttpSettings
+from plantwire.gateway.sparkplug.settings import SparkplugSettings
 from plantwire.platform.settings import SharedSettings
 
 
