@@ -3,7 +3,7 @@
 In: a bootstrap address, a topic, a time limit. Out: its records, in order within each partition.
 Guarantees: what was in the topic when the call began is read, gaps left by compaction or not; an empty
 topic ends at once.
-Not here: following a topic (the jobs), what is in a record (`schemas.codec`).
+Not here: following a topic (`topic_follower`, the jobs), what is in a record (`schemas.codec`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read_to_end(
                 error = message.error()
                 if error is None:
                     deadline_s = time.monotonic() + timeout_s
-                    yield _record(message)
+                    yield record_of(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(message.partition() or 0)
                 elif error.fatal() or not error.retriable():
@@ -107,7 +107,8 @@ def quiet() -> dict[str, Any]:
     return {"log_level": 0, "error_cb": lambda _error: None}
 
 
-def _record(message: Any) -> TopicRecord:
+def record_of(message: Any) -> TopicRecord:
+    """What this system reads of a consumed message."""
     key, body = message.key(), message.value()
     return TopicRecord(
         message.offset(),

@@ -1,0 +1,113 @@
+"""One device, watched at the edge: the same evaluation as the cloud's, for frames of this process.
+
+In: its frames in order of arrival, the rules in force, the time. Out: AlarmEvents, and the state to keep.
+Guarantees: the same frames and rules in the same order give the same (alarm_id, revision) as the detection
+job, since both ask `domain.detection`; most frames of a healthy device cost one look at their numbers.
+Not here: timers, storage, and which devices there are (`detection`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from plantwire.domain.detection import DeviceDetector, DeviceState
+from plantwire.domain.packed_state import pack
+from plantwire.domain.rule_book import RuleBook
+from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, TelemetryFrame
+
+# A device that keeps changing its set of metrics goes the long way: its shapes are not worth a memory.
+_SHAPES_REMEMBERED: Final = 16
+
+
+class DeviceWatch:
+    """A device's detector with what need not survive a restart. Time arrives as arguments, ms."""
+
+    __slots__ = (
+        "_generation",
+        "_shapes",
+        "clock_ahead_ms",
+        "detector",
+        "dirty",
+        "diverged_order",
+        "look_at_ms",
+    )
+
+    def __init__(self, device_id: str, book: RuleBook, site: str = "", state: DeviceState | None = None):
+        self.detector = DeviceDetector(device_id, book.for_device(device_id), state)
+        self.detector.site = site
+        self._generation = book.generation
+        self._shapes: set[tuple[str, ...]] = set()
+        self.clock_ahead_ms = 0
+        """How far the device's clock is ahead of ours, for timers, which run on ours."""
+        self.look_at_ms = 0
+        """When the running timer ends; 0 where none runs."""
+        self.diverged_order: int | None = None
+        """Order of the last frame that the cloud may not have seen live; None once it knows the state."""
+        self.dirty = False
+        """Whether what is stored is older than the state."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether forgetting the device would change nothing."""
+        running = self.look_at_ms or self.diverged_order is not None or self.dirty
+        return not self.detector.state and not running
+
+    def packed(self) -> bytes:
+        """Site and state, as a frame carries them."""
+        return pack(self.detector.site, self.detector.state)
+
+    def take_rules(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
+        """Use the rules in force, where they changed: before a frame, and before its state is looked at."""
+        if self._generation == book.generation:
+            return []
+        self._shapes.clear()
+        return self._refresh(book, event_now_ms)
+
+    def take(self, frame: TelemetryFrame, now_ms: int) -> list[AlarmEvent]:
+        """Evaluate a live frame that arrived at `now_ms`."""
+        event_ms = frame.event_time_ms
+        names: list[str] = []
+        numbers: list[float] = []
+        own_times = False
+        for metric in frame.metrics:
+            if metric.number is not None and metric.quality == QUALITY_GOOD:
+                names.append(metric.name)
+                numbers.append(metric.number)
+                own_times = own_times or metric.event_time_ms is not None
+        if not own_times:
+            shape = tuple(names)
+            if self._knows(shape) and self.detector.passes(shape, numbers, event_ms):
+                return []
+        self.clock_ahead_ms = event_ms - now_ms
+        readings = [
+            (metric.name, metric.number, metric.event_time_ms or event_ms)
+            for metric in frame.metrics
+            if metric.number is not None and metric.quality == QUALITY_GOOD
+        ]
+        return self.detector.take_readings(readings, event_ms, frame.site, now_ms)
+
+    def look(self, at_ms: int, book: RuleBook) -> list[AlarmEvent]:
+        """The timer ended: let delays take effect, forget what is over, clear what no rule asks for."""
+        return self._refresh(book, at_ms + self.clock_ahead_ms)
+
+    def _refresh(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
+        self._generation = book.generation
+        return self.detector.take_rules(book.for_device(self.detector.device_id), event_now_ms)
+
+    def _knows(self, shape: tuple[str, ...]) -> bool:
+        """The first frame of a shape, and the first under new rules, goes the long way, as it does in the
+        job: the two ways remember different metrics' times.
+        """
+        if shape in self._shapes:
+            return True
+        if len(self._shapes) < _SHAPES_REMEMBERED:
+            self._shapes.add(shape)
+        return False
+
+
+def is_same_but_for_times(before: DeviceState, after: DeviceState) -> bool:
+    """Whether two states differ only in how new the values were that they judged."""
+    return before.keys() == after.keys() and all(
+        tracked.limit == after[key].limit and tracked.alarm == after[key].alarm
+        for key, tracked in before.items()
+    )
