@@ -16,18 +16,21 @@ import signal
 import socket
 import sys
 from collections.abc import Generator
+from typing import Any, cast
 
 import structlog
 import uvicorn
 import uvloop
 
 from plantwire.gateway.forwarder import KafkaForwarder
-from plantwire.gateway.http_app import build_app
+from plantwire.gateway.http_app import Check, build_app
 from plantwire.gateway.http_transport import TelemetryEndpoint
+from plantwire.gateway.intake import DurableForwarder, Intake
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.mqtt_sources import build_sources
 from plantwire.gateway.mqtt_transport import MqttTransport
 from plantwire.gateway.settings import GatewaySettings
+from plantwire.gateway.sparkplug.host import SparkplugHost
 from plantwire.gateway.token_cache import TokenCache
 from plantwire.platform.logging import configure_logging
 from plantwire.platform.tokens import TokenAuthority
@@ -74,12 +77,17 @@ def _listen(settings: GatewaySettings) -> socket.socket:
 async def _run(settings: GatewaySettings, listener: socket.socket) -> int:
     metrics = GatewayMetrics()
     forwarder = KafkaForwarder(settings, metrics)
+    intake = Intake(cast(DurableForwarder, forwarder), metrics.ledger)
     mqtt = MqttTransport(settings, forwarder, metrics, build_sources(settings))
+    sparkplug = SparkplugHost(settings, intake, metrics) if settings.sparkplug_host_id else None
     authority = TokenAuthority(
         settings.require_token_secret(), settings.token_issuer, settings.token_audience
     )
     endpoint = TelemetryEndpoint(settings, TokenCache(authority), forwarder, metrics)
-    app = build_app(endpoint, metrics, {"kafka": forwarder.ready, "mqtt": mqtt.ready})
+    checks: dict[str, Check] = {"kafka": forwarder.ready, "mqtt": mqtt.ready}
+    if sparkplug is not None:
+        checks["sparkplug"] = sparkplug.ready
+    app = build_app(endpoint, metrics, checks)
     server = _Server(
         uvicorn.Config(
             app,
@@ -100,15 +108,18 @@ async def _run(settings: GatewaySettings, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    listening = asyncio.create_task(mqtt.run())
+    listening = [asyncio.create_task(mqtt.run())]
+    if sparkplug is not None:
+        listening.append(asyncio.create_task(sparkplug.run()))
     stopping = asyncio.create_task(stop.wait())
     # What was loaded so far lives as long as the process: the collector need not walk it again.
     gc.freeze()
     log.info("gateway_started", host=settings.gateway_host, port=settings.gateway_port)
-    await asyncio.wait((serving, listening, stopping, forwarder.failed), return_when=asyncio.FIRST_COMPLETED)
+    ends: list[asyncio.Future[Any]] = [serving, *listening, stopping, forwarder.failed]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if forwarder.failed.done():
         log.error("kafka_producer_failed", detail=forwarder.failed.result())
-    return await _stop(settings, server, serving, mqtt, listening, stopping, forwarder)
+    return await _stop(settings, server, serving, mqtt, sparkplug, listening, stopping, forwarder)
 
 
 async def _stop(
@@ -116,7 +127,8 @@ async def _stop(
     server: uvicorn.Server,
     serving: asyncio.Task[None],
     mqtt: MqttTransport,
-    listening: asyncio.Task[None],
+    sparkplug: SparkplugHost | None,
+    listening: list[asyncio.Task[None]],
     stopping: asyncio.Task[bool],
     forwarder: KafkaForwarder,
 ) -> int:
@@ -124,10 +136,12 @@ async def _stop(
     # With a producer that failed for good there is nothing to wait for.
     drain_s = settings.gateway_drain_timeout_s if in_order else FAILED_DRAIN_TIMEOUT_S
     server.should_exit = True
+    if sparkplug is not None:
+        await sparkplug.close(drain_s)
     mqtt_left = await mqtt.close(drain_s)
-    listening.cancel()
-    stopping.cancel()
-    outcomes = await asyncio.gather(serving, listening, return_exceptions=True)
+    for task in (*listening, stopping):
+        task.cancel()
+    outcomes = await asyncio.gather(serving, *listening, return_exceptions=True)
     records_left = await forwarder.close(drain_s)
     for outcome in outcomes:
         if isinstance(outcome, Exception):

@@ -1,11 +1,11 @@
 """NCMD and DCMD payloads: what the host application writes to edge nodes and devices.
 
-In: metrics to write, checked against their datatype; the time. Out: payload bytes. Pure.
+In: metrics to write, checked against their datatype; the time. Out: topic and payload bytes. Pure.
 Guarantees: a payload has a time stamp and no sequence number (tck-id-payloads-ncmd-seq, -dcmd-seq), and
 each of its metrics a value that its datatype holds (tck-id-operational-behavior-data-commands-*-value).
 A metric that its birth gave an alias goes by the alias alone, any other by its name
 (tck-id-payloads-alias-data-cmd-requirement). Whatever does not fit raises `CommandRefusedError`.
-Not here: the topic, the publishing, and what the birth said (`host`).
+Not here: the publishing, and what the birth said (`host`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import Final
 
 import msgspec
 
+from plantwire.gateway.sparkplug.outcome import EdgeNodeId
+from plantwire.gateway.sparkplug.topic import NAMESPACE, MessageType
 from plantwire.schemas.sparkplug import sparkplug_b_pb2 as pb
 
 REBIRTH_METRIC: Final = "Node Control/Rebirth"
+COMMAND_QOS: Final = 0
 TEXT_MAX_CHARACTERS: Final = 8192
 BYTES_MAX: Final = 65_536
 
@@ -38,6 +41,14 @@ class CommandMetric(msgspec.Struct, frozen=True):
     datatype: int
     value: Value
     alias: int | None = None
+
+
+def command_topic(edge_node: EdgeNodeId, device: str | None) -> str:
+    """Where commands to an edge node (device None) or to one of its devices go."""
+    group, node = edge_node
+    if device is None:
+        return f"{NAMESPACE}/{group}/{MessageType.NCMD}/{node}"
+    return f"{NAMESPACE}/{group}/{MessageType.DCMD}/{node}/{device}"
 
 
 def command_payload(metrics: Sequence[CommandMetric], now_ms: int) -> bytes:

@@ -36,7 +36,7 @@ class SparkplugSettings(BaseSettings):
         description="Shortest time between two rebirth requests to one edge node; doubles up to 5 minutes.",
     )
     sparkplug_rebirths_per_s: float = Field(
-        20.0, ge=0.1, le=10_000, description="Rebirth requests in a second, to all edge nodes together."
+        50.0, ge=0.1, le=10_000, description="Rebirth requests in a second, to all edge nodes together."
     )
     sparkplug_edge_nodes_max: int = Field(
         2000, ge=1, le=1_000_000, description="Edge nodes that are followed; messages of more are refused."

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-NAMESPACE: Final = "spBv1.0"
-STATE_PREFIX: Final = f"{NAMESPACE}/STATE/"
+from plantwire.gateway.sparkplug.topic import NAMESPACE
+
 STATE_QOS: Final = 1
 _PAYLOAD_MAX_BYTES: Final = 4096
 
@@ -30,7 +30,7 @@ _decoder = msgspec.json.Decoder(HostState)
 
 def state_topic(host_id: str) -> str:
     """`spBv1.0/STATE/{host_id}`."""
-    return STATE_PREFIX + host_id
+    return f"{NAMESPACE}/STATE/{host_id}"
 
 
 def state_payload(online: bool, timestamp_ms: int) -> bytes:

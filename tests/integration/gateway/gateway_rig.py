@@ -50,6 +50,7 @@ class GatewayProcess(ServerProcess):
             "PLANTWIRE_GATEWAY_PORT": str(port),
             "PLANTWIRE_TOKEN_SECRET": SECRET,
             "PLANTWIRE_MQTT_CLIENT_ID": f"gateway-{port}",
+            "PLANTWIRE_SPARKPLUG_HOST_ID": f"host-{port}",
             "PLANTWIRE_GATEWAY_MQTT_BACKOFF_MAX_S": "1",
             **settings,
         }

@@ -15,8 +15,10 @@ from plantwire.gateway.sparkplug.commands import (
     CommandMetric,
     CommandRefusedError,
     command_payload,
+    command_topic,
     rebirth_request,
 )
+from plantwire.gateway.sparkplug.outcome import EdgeNodeId
 from plantwire.schemas.sparkplug import sparkplug_b_pb2 as pb
 
 NOW_MS = 1_767_225_600_000
@@ -40,6 +42,22 @@ def written(datatype: int, value: Any) -> pb.Payload.Metric:
 
 
 @pytest.mark.sparkplug(
+    "tck-id-topics-ncmd-topic",
+    "tck-id-topics-dcmd-topic",
+    "tck-id-operational-behavior-data-commands-ncmd-verb",
+    "tck-id-operational-behavior-data-commands-dcmd-verb",
+    "tck-id-operational-behavior-data-commands-ncmd-rebirth-verb",
+    "tck-id-topic-structure-namespace-a",
+    "tck-id-topic-structure-namespace-device-id-associated-message-types",
+    "tck-id-topic-structure-namespace-device-id-non-associated-message-types",
+)
+def test_topics_of_commands() -> None:
+    edge_node = EdgeNodeId("Plant 1", "Press")
+    assert command_topic(edge_node, None) == "spBv1.0/Plant 1/NCMD/Press"
+    assert command_topic(edge_node, "Motor") == "spBv1.0/Plant 1/DCMD/Press/Motor"
+
+
+@pytest.mark.sparkplug(
     "tck-id-topics-ncmd-timestamp",
     "tck-id-payloads-ncmd-timestamp",
     "tck-id-payloads-ncmd-seq",
@@ -49,6 +67,11 @@ def written(datatype: int, value: Any) -> pb.Payload.Metric:
     "tck-id-topics-ncmd-payload",
     "tck-id-topics-dcmd-payload",
     "tck-id-payloads-name-cmd-requirement",
+    "tck-id-payloads-name-requirement",
+    "tck-id-payloads-timestamp-in-UTC",
+    "tck-id-payloads-metric-timestamp-in-UTC",
+    "tck-id-payloads-metric-datatype-value-type",
+    "tck-id-payloads-metric-datatype-value",
 )
 def test_a_command_has_a_time_and_its_metrics_but_no_sequence_number() -> None:
     payload = pb.Payload.FromString(
