@@ -21,6 +21,7 @@ from typing import Any, Final
 import structlog
 
 from plantwire.gateway.buffer.bounds import BufferBounds
+from plantwire.gateway.buffer.changes import Changes
 from plantwire.gateway.buffer.entry import (
     BufferRefusedError,
     BufferStats,
@@ -31,7 +32,6 @@ from plantwire.gateway.buffer.entry import (
 )
 from plantwire.gateway.buffer.guarded_store import GuardedStore
 from plantwire.gateway.buffer.rows import size_bytes
-from plantwire.gateway.buffer.store import Changes
 from plantwire.gateway.buffer.totals import Drop
 
 log = structlog.get_logger(__name__)
@@ -160,11 +160,11 @@ class SqliteEdgeBuffer:
         found: list[StoredEntry] = await self._hand_over(job)
         return found
 
-    def acknowledge(self, entry_ids: Sequence[int]) -> asyncio.Future[None]:
+    def acknowledge(self, entry_ids: Sequence[int]) -> asyncio.Future[list[int]]:
         """See `EdgeBuffer.acknowledge`."""
         return self._forget(entry_ids, None)
 
-    def drop(self, entry_ids: Sequence[int], reason: DropReason) -> asyncio.Future[None]:
+    def drop(self, entry_ids: Sequence[int], reason: DropReason) -> asyncio.Future[list[int]]:
         """See `EdgeBuffer.drop`."""
         return self._forget(entry_ids, reason)
 
@@ -187,7 +187,7 @@ class SqliteEdgeBuffer:
         """See `EdgeBuffer.saved`; with what was saved since."""
         return {key: value for key, value in self._saved.items() if key.startswith(prefix)}
 
-    def _forget(self, ids: Sequence[int], reason: DropReason | None) -> asyncio.Future[None]:
+    def _forget(self, ids: Sequence[int], reason: DropReason | None) -> asyncio.Future[list[int]]:
         size = _ID_BYTES * (1 + len(ids))
         self._admit(size, _FORGETTING_SHARE * self._bounds.waiting_max_bytes)
         job = _Forget(self._loop.create_future(), size)
@@ -277,7 +277,8 @@ class SqliteEdgeBuffer:
             )
         )
         settled += zip(puts, outcome.puts, strict=True)
-        settled += [(job, outcome.rest) for job in forgets]
+        gone = outcome.gone if outcome.rest is None else [outcome.rest] * len(forgets)
+        settled += zip(forgets, gone, strict=True)
         settled += [(job, outcome.rest) for job in saves]
 
     def _peek(self, job: _Peek) -> object:

@@ -103,11 +103,11 @@ class EdgeBuffer(Protocol):
 
     def acknowledge(self, entry_ids: Sequence[int]) -> asyncio.Future[list[int]]:
         """Delivered: forget them. Resolves once that is durable, with those ids of them that were no longer
-        there (evicted meanwhile, and counted as such then).
+        there (evicted meanwhile, and counted as such then). Raises and fails as `put` does.
         """
 
-    def drop(self, entry_ids: Sequence[int], reason: DropReason) -> asyncio.Future[None]:
-        """Forget them and count them under `reason`."""
+    def drop(self, entry_ids: Sequence[int], reason: DropReason) -> asyncio.Future[list[int]]:
+        """Forget them and count them under `reason`; resolves as `acknowledge`."""
 
     def stats(self) -> BufferStats:
         """From memory; what is still on its way to the disk is not in it."""

@@ -24,7 +24,7 @@ from plantwire.gateway.buffer.database import DamagedError, is_damage, refuse_un
 from plantwire.gateway.buffer.entry import BufferRefusedError, BufferStats, Entry, StoredEntry
 from plantwire.gateway.buffer.folder import BufferFolder
 from plantwire.gateway.buffer.rescue import Rescue, create_store, settled
-from plantwire.gateway.buffer.store import Changes, NoRoomError, Store
+from plantwire.gateway.buffer.store import Changes, NoRoomError, Receipt, Store
 from plantwire.gateway.buffer.totals import Drop, Totals, drops_between
 
 log = structlog.get_logger(__name__)
@@ -44,6 +44,8 @@ class Outcome(msgspec.Struct):
 
     puts: list[list[int] | BufferRefusedError]
     rest: BufferRefusedError | None = None
+    gone: list[list[int]] = []
+    """Of each of the forgotten, where `rest` is None: the ids that were no longer there."""
 
 
 class GuardedStore:
@@ -60,6 +62,7 @@ class GuardedStore:
         self._drops: list[Drop] = []
         self._counted = -1
         self._faults = 0
+        self._reserved = False
         self._counts_at_s = self._age_at_s = self._reopen_at_s = 0.0
         self._set_aside: tuple[str, ...] = ()
         self._stats = BufferStats(0, 0, None, {})
@@ -77,12 +80,13 @@ class GuardedStore:
         except BaseException:
             self._folder.release()
             raise
+        self._hold_reserve()
 
     def commit(self, changes: Changes) -> Outcome:
         """Make changes, whatever the disk says. Never raises for a fault of the disk."""
         outcome = Outcome([])
         puts = list(changes.puts)
-        if puts and not self._folder.hold_reserve(self._bounds.reserve_bytes):
+        if puts and not self._hold_reserve():
             # Nothing new into the last space: it is for forgetting, which is what makes room.
             outcome.puts = [
                 BufferRefusedError("no space to keep in reserve: the disk is full or failing") for _ in puts
@@ -90,15 +94,17 @@ class GuardedStore:
             puts = []
         rest = Changes((), changes.forgotten, changes.saved)
         try:
-            ids = self._apply(Changes(puts, changes.forgotten, changes.saved))
-            return Outcome(list(ids)) if puts else outcome
+            receipt = self._apply(Changes(puts, changes.forgotten, changes.saved))
+            if puts:
+                outcome.puts = list(receipt.ids)
+            outcome.gone = receipt.gone
         except NoRoomError:
-            outcome.rest = self._try(rest)
+            self._try(rest, outcome)
             outcome.puts += [self._try_put(put) for put in puts]
         except _FAULTS as error:
             log.warning("edge-buffer-refused", reason=_reason(error))
             self._make_room(error)
-            outcome.rest = self._try(rest)
+            self._try(rest, outcome)
             outcome.puts += [BufferRefusedError(_reason(error)) for _ in puts]
         return outcome
 
@@ -117,6 +123,8 @@ class GuardedStore:
         try:
             if self._store is None or self._store.checkpoint_due():
                 self._guarded(Store.checkpoint)
+            if self._reserved:
+                self._guarded(Store.lengthen_log)
             if now_s >= self._age_at_s:
                 self._age_at_s = now_s + _AGE_EVERY_S
                 self._drops += self._guarded(Store.evict_aged)
@@ -170,29 +178,37 @@ class GuardedStore:
         finally:
             self._folder.release()
 
-    def _apply(self, changes: Changes) -> list[list[int]]:
+    def _hold_reserve(self) -> bool:
+        self._reserved = self._folder.hold_reserve(self._bounds.reserve_bytes)
+        return self._reserved
+
+    def _give_reserve(self) -> None:
+        self._reserved = False
+        self._folder.give_reserve()
+
+    def _apply(self, changes: Changes) -> Receipt:
         receipt = self._guarded(lambda store: store.apply(changes))
         self._faults = 0
         self._drops += receipt.drops
-        return receipt.ids
+        return receipt
 
-    def _try(self, changes: Changes) -> BufferRefusedError | None:
+    def _try(self, changes: Changes, outcome: Outcome) -> None:
+        """Changes that put nothing; sets the outcome's `rest` and `gone`."""
         if not changes.forgotten and not changes.saved:
-            return None
+            return
         try:
-            self._apply(changes)
+            outcome.gone = self._apply(changes).gone
         except NoRoomError as error:
             # Small values are above their bound: forgetting needs no room.
             with contextlib.suppress(*_FAULTS):
                 self._apply(Changes(forgotten=changes.forgotten))
-            return BufferRefusedError(str(error))
+            outcome.rest = BufferRefusedError(str(error))
         except _FAULTS as error:
-            return BufferRefusedError(_reason(error))
-        return None
+            outcome.rest = BufferRefusedError(_reason(error))
 
     def _try_put(self, put: Sequence[Entry]) -> list[int] | BufferRefusedError:
         try:
-            return self._apply(Changes((put,)))[0]
+            return self._apply(Changes((put,))).ids[0]
         except (NoRoomError, *_FAULTS) as error:
             return BufferRefusedError(_reason(error))
 
@@ -225,7 +241,7 @@ class GuardedStore:
 
     def _make_room(self, error: Exception) -> None:
         """After a fault: free what can be freed; after many, begin with a new connection."""
-        self._folder.give_reserve()
+        self._give_reserve()
         store = self._store
         if store is None:
             return

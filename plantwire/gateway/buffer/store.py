@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
-import msgspec
 
-from plantwire.gateway.buffer import rows, small_values
+from plantwire.gateway.buffer import folder, rows, small_values
 from plantwire.gateway.buffer.bounds import PAGE_BYTES, BufferBounds
+from plantwire.gateway.buffer.changes import Changes, NoRoomError, Receipt
 from plantwire.gateway.buffer.database import DamagedError, close_as_it_is, open_database
 from plantwire.gateway.buffer.entry import DropReason, Entry, StoredEntry
 from plantwire.gateway.buffer.totals import Drop, Held, Totals, decode_totals, drops_between
@@ -35,27 +35,6 @@ _SIZE: Final = "COALESCE(length(headers) + length(body), 0)"
 _PUT_MS: Final = "COALESCE(CAST(put_ms AS INTEGER), 0)"
 
 
-class NoRoomError(Exception):
-    """What may not be evicted leaves no room for this."""
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """One transaction."""
-
-    puts: Sequence[Sequence[Entry]] = ()
-    forgotten: Sequence[tuple[Sequence[int], DropReason | None]] = ()
-    """Ids, and the reason to count them under; None: delivered."""
-    saved: dict[str, bytes | None] = {}
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What a transaction did."""
-
-    ids: list[list[int]]
-    """Of each put."""
-    drops: list[Drop]
-
-
 class Store:
     """An open database. `open` it; everything in the one thread that opened it."""
 
@@ -68,6 +47,7 @@ class Store:
         self.oldest_put_ms: int | None = None
         self._oldest_record_ms: int | None = None
         self._saved_bytes = 0
+        self._log = path.with_name(path.name + "-wal")
         self._connection = connection
         self._bounds = bounds
         self._now_ms = now_ms
@@ -98,7 +78,7 @@ class Store:
             raise NoRoomError("the values kept beside the entries are above their bound")
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._forget(draft, changes.forgotten)
+            gone = self._forget(draft, changes.forgotten)
             small_values.write_changes(self._connection, changes.saved)
             first_new_id = draft.next_id
             ids = self._put(draft, changes.puts)
@@ -118,7 +98,7 @@ class Store:
             self._find_oldest()
             if self._in_doubt:
                 drops += self.reconcile()
-        return Receipt(ids, drops)
+        return Receipt(ids, drops, gone)
 
     def peek(self, limit: int, below_id: int | None) -> tuple[list[StoredEntry], list[Drop]]:
         """The first entries to send; and what was dropped because it could not be read back."""
@@ -218,6 +198,14 @@ class Store:
         if copied >= pages:
             self._log_pages = 0
 
+    def lengthen_log(self) -> None:
+        """Write the log's file to its full length, once: a commit then overwrites, and its sync need not wait
+        for the file system's journal to note a new length (0.2 ms against 4 ms on ext4). Raises `OSError`.
+        """
+        if self.log_bytes() < self._bounds.checkpoint_bytes:
+            # Behind the last frame; zeros are no frame, so a recovery stops there.
+            folder.write_zeros(self._log, self._bounds.checkpoint_bytes)
+
     def shrink(self) -> None:
         """Give back the file's space while it holds no entries."""
         if self.totals.entries() == 0 and self._pages("page_count") * PAGE_BYTES > self._bounds.wal_max_bytes:
@@ -231,7 +219,7 @@ class Store:
     def log_bytes(self) -> int:
         """The write-ahead log on the disk."""
         try:
-            return self.path.with_name(self.path.name + "-wal").stat().st_size
+            return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -253,8 +241,14 @@ class Store:
         self._saved_bytes = sum(len(key) + len(value) for key, value in self.saved.items())
         self._find_oldest()
 
-    def _forget(self, draft: Totals, forgotten: Iterable[tuple[Sequence[int], DropReason | None]]) -> None:
+    def _forget(
+        self, draft: Totals, forgotten: Iterable[tuple[Sequence[int], DropReason | None]]
+    ) -> list[list[int]]:
+        """Of each, the ids that were no longer there."""
+        gone: list[list[int]] = []
         for ids, reason in forgotten:
+            there: set[int] = set()
+            gone.append([])
             if not ids:
                 continue
             chosen = (apsw.carray(array.array("q", ids)),)
@@ -266,9 +260,17 @@ class Store:
                 )
                 if not by_source:
                     continue
-                self._connection.execute(f"DELETE FROM {table} WHERE id IN carray(?)", chosen)  # noqa: S608
+                there.update(
+                    entry_id
+                    for (entry_id,) in self._rows(
+                        f"DELETE FROM {table} WHERE id IN carray(?) RETURNING id",  # noqa: S608
+                        chosen,
+                    )
+                )
                 for source, count, size_bytes in by_source:
                     self._count_out(draft, source, count, size_bytes, reason)
+            gone[-1] += (entry_id for entry_id in ids if entry_id not in there)
+        return gone
 
     def _count_out(
         self, draft: Totals, source: bytes, count: int, size_bytes: int, reason: DropReason | None
