@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 
 from plantwire.gateway.buffer.buffer_metrics import BufferMetrics
 from plantwire.gateway.buffer.ledger import Ledger
+from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
 from plantwire.gateway.mqtt_metrics import MqttMetrics
 from plantwire.gateway.sparkplug.metrics import SparkplugMetrics
 
@@ -26,6 +27,7 @@ class GatewayMetrics:
         self.sparkplug = SparkplugMetrics(self.registry)
         self.ledger = Ledger()
         self.buffer = BufferMetrics(self.registry, self.ledger)
+        self.edge_alarms = EdgeAlarmMetrics(self.registry)
         self.accepted = Counter(
             "plantwire_gateway_frames_accepted",
             "Frames that are durable, and acknowledged to their sender.",

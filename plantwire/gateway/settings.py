@@ -15,12 +15,15 @@ from pydantic import Field, SecretStr, model_validator
 from plantwire.gateway.buffer.settings import BufferSettings
 from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
+from plantwire.gateway.edge_alarms.settings import EdgeAlarmSettings
 from plantwire.gateway.http_settings import HttpSettings
 from plantwire.gateway.sparkplug.settings import SparkplugSettings
 from plantwire.platform.settings import SharedSettings
 
 
-class GatewaySettings(BufferSettings, HttpSettings, ChirpstackSettings, SparkplugSettings, SharedSettings):
+class GatewaySettings(
+    BufferSettings, HttpSettings, ChirpstackSettings, SparkplugSettings, EdgeAlarmSettings, SharedSettings
+):
     """Where the gateway listens, what it takes at most, and how long it waits."""
 
     gateway_host: str = Field("127.0.0.1", description="Address that HTTP listens on.")

@@ -315,7 +315,7 @@ class EdgeAlarms:
         watch.dirty = False
         try:
             saving = self._buffer.save(saved_state.KEY_PREFIX + device_id, stored)
-        except BufferRefusedError:
+        except (BufferRefusedError, ValueError):  # no room, or more than the buffer takes as one value
             self._note_not_saved(watch)
             return None
         saving.add_done_callback(partial(self._handle_saved, watch))

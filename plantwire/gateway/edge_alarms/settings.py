@@ -23,9 +23,9 @@ class EdgeAlarmSettings(BaseSettings):
     gateway_edge_clients_max: int = Field(
         100, ge=1, le=5000, description='Local clients; the next is refused with "Server at capacity".'
     )
-    gateway_edge_origins: tuple[str, ...] = Field(
-        (),
-        description="Origins that a browser may connect from, a JSON list, compared exactly; "
+    gateway_edge_origins: str = Field(
+        "",
+        description="Origins that a browser may connect from, separated by commas, compared exactly; "
         "the gateway's own where empty.",
     )
     gateway_edge_connect_timeout_s: float = Field(
@@ -37,4 +37,5 @@ class EdgeAlarmSettings(BaseSettings):
 
     def edge_origins(self, port: int) -> list[str]:
         """The origins in force, given the port that is really listened on."""
-        return list(self.gateway_edge_origins) or [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
+        listed = [origin.strip() for origin in self.gateway_edge_origins.split(",") if origin.strip()]
+        return listed or [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
