@@ -92,6 +92,9 @@ class TokenAuthority:
             raise TokenError(f"token not valid: {error}") from None
         except RecursionError:
             raise TokenError("token not valid: nested too deeply") from None
+        except UnicodeEncodeError:
+            # JSON can bring half a surrogate pair into a text.
+            raise TokenError("token not valid: it is no Unicode text") from None
         return _claims(body)
 
 

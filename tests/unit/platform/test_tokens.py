@@ -76,7 +76,7 @@ def test_the_algorithm_is_ours_to_choose(algorithm: str) -> None:
         AUTHORITY.verify(forged)
 
 
-@pytest.mark.parametrize("value", [None, "", 5, "a.b.c", "not a token", b"bytes"])
+@pytest.mark.parametrize("value", [None, "", 5, "a.b.c", "not a token", b"bytes", "\ud800.a.b"])
 def test_what_is_no_token(value: object) -> None:
     with pytest.raises(TokenError):
         AUTHORITY.verify(value)
