@@ -437,6 +437,16 @@ def test_hex_of_either_case_is_one_device() -> None:
     assert outcome.frames[0].device_id == "a1b2c3d4e5f60708"
 
 
+def test_defaults_mean_the_same_written_out_and_left_out() -> None:
+    # ChirpStack left them out before 4.1.
+    defaults = {"adr": False, "fCnt": 0, "confirmed": False, "relayRxInfo": None, "regionConfigId": ""}
+    fields_ = {**EVENTS["up"], **defaults, "object": None, "joinServerContext": None}
+    outcome = DECODER.decode(topic_of("up"), json.dumps(fields_).encode(), RECEIVED_US)
+    assert outcome == decoded("up")
+    written = {"externalPowerSource": False, "batteryLevelUnavailable": False}
+    assert frame_of("status", **written) == frame_of("status")
+
+
 def test_unknown_fields_are_skipped() -> None:
     assert frame_of("up", regionConfigId="eu868", somethingNew={"a": [1]}) == frame_of("up")
 
