@@ -1,6 +1,6 @@
 """The HTTP application: the telemetry endpoint in front, FastAPI for everything else.
 
-In: the endpoint and what health depends on. Out: one ASGI application.
+In: the endpoint, the local WebSocket, the ledger, what health depends on. Out: one ASGI application.
 Guarantees: every error is problem+json; `/readyz` is 200 only while frames can be stored and MQTT is
 subscribed. Telemetry requests never pass FastAPI's routing and middleware.
 Not here: the server (`__main__`).
@@ -8,10 +8,11 @@ Not here: the server (`__main__`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -20,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from plantwire.gateway.buffer.ledger_report import LedgerReport
 from plantwire.gateway.http_openapi import TELEMETRY_COMPONENTS, TELEMETRY_PATHS
 from plantwire.gateway.http_transport import TelemetryEndpoint, is_telemetry_path
 from plantwire.gateway.metrics import GatewayMetrics
@@ -27,6 +29,8 @@ from plantwire.schemas.problem import PROBLEM_MEDIA_TYPE, problem
 
 Check = Callable[[], Awaitable[str | None]]
 """None where a dependency is well, else what is amiss."""
+Note = Callable[[], str | None]
+"""What is worth knowing of a dependency that is well enough; None where nothing is."""
 
 log = structlog.get_logger()
 
@@ -34,22 +38,33 @@ _REASONS = {404: "unknown-path", 405: "method-not-allowed"}
 
 
 class GatewayApp:
-    """Sends telemetry requests to the endpoint and the rest to FastAPI."""
+    """Sends telemetry requests to the endpoint, WebSockets to `local`, the rest to FastAPI."""
 
-    def __init__(self, endpoint: TelemetryEndpoint, others: ASGIApp) -> None:
+    def __init__(self, endpoint: TelemetryEndpoint, others: ASGIApp, local: ASGIApp | None) -> None:
         self._endpoint = endpoint
         self._others = others
+        self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's life-span."""
         if scope["type"] == "http" and is_telemetry_path(scope["raw_path"]):
             await self._endpoint(scope, receive, send)
+        elif scope["type"] == "websocket" and self._local is not None:
+            await self._local(scope, receive, send)
         else:
             await self._others(scope, receive, send)
 
 
-def build_app(endpoint: TelemetryEndpoint, metrics: GatewayMetrics, checks: dict[str, Check]) -> GatewayApp:
-    """The application; `checks` are what `/readyz` asks, by name."""
+def build_app(
+    endpoint: TelemetryEndpoint,
+    metrics: GatewayMetrics,
+    checks: Mapping[str, Check],
+    *,
+    notes: Mapping[str, Note],
+    ledger: Callable[[], LedgerReport],
+    local: ASGIApp | None = None,
+) -> GatewayApp:
+    """The application. `checks` are what `/readyz` asks, by name; `notes` stand there for "ok"."""
     api = FastAPI(title="Plantwire gateway", version=version("plantwire"), redoc_url=None)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]
 
@@ -63,7 +78,14 @@ def build_app(endpoint: TelemetryEndpoint, metrics: GatewayMetrics, checks: dict
         amiss = [f"{name}: {finding}" for name, finding in findings.items() if finding]
         if amiss:
             return _problem_response(503, "not-ready", "; ".join(amiss))
-        return JSONResponse({"status": "ready", "checks": dict.fromkeys(findings, "ok")})
+        noted = {name: notes[name]() if name in notes else None for name in findings}
+        return JSONResponse(
+            {"status": "ready", "checks": {name: note or "ok" for name, note in noted.items()}}
+        )
+
+    @api.get("/ledger", summary="What became of everything that was received", response_class=Response)
+    async def ledger_now() -> Response:
+        return Response(msgspec.json.encode(ledger()), media_type="application/json")
 
     @api.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def exposition() -> Response:
@@ -79,7 +101,7 @@ def build_app(endpoint: TelemetryEndpoint, metrics: GatewayMetrics, checks: dict
         log.error("request_failed", path=request.url.path, exc_info=error)
         return _problem_response(500, "internal", "The gateway failed on this request; its log says why.")
 
-    return GatewayApp(endpoint, api)
+    return GatewayApp(endpoint, api, local)
 
 
 def _problem_response(status: int, reason: str, detail: str, headers: Any = None) -> Response:

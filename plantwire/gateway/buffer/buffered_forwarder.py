@@ -22,6 +22,7 @@ import structlog
 from plantwire.gateway.buffer.durability import Durability, Mode, Policy
 from plantwire.gateway.buffer.entry import BufferRefusedError, DropReason, EdgeBuffer
 from plantwire.gateway.buffer.ledger import SAVED_KEY, Ledger
+from plantwire.gateway.buffer.ledger_report import LedgerReport, ledger_report
 from plantwire.gateway.buffer.record import Alarm, Put, Record
 from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
 from plantwire.gateway.kafka_record import alarm_entry, dead_letter_entry, frame_entry, record_size_bytes
@@ -32,6 +33,7 @@ from plantwire.schemas.records import AlarmEvent, TelemetryFrame
 
 TICK_S: Final = 0.1
 SAVE_INTERVAL_S: Final = 1.0
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 log = structlog.get_logger()
 
@@ -102,9 +104,17 @@ class BufferedForwarder:
 
     def note(self) -> str | None:
         """None while Kafka takes everything at once, else since when it does not."""
-        if self.mode is Mode.DIRECT:
-            return None
-        return f"buffering since {self._mode_since:%Y-%m-%dT%H:%M:%SZ}"
+        return None if self.mode is Mode.DIRECT else f"buffering since {self._mode_since:{_TIME}}"
+
+    def report(self) -> LedgerReport:
+        """The ledger, with what the buffer holds."""
+        return ledger_report(
+            self._ledger.counts(),
+            self._buffer.stats(),
+            self.mode.value,
+            f"{self._mode_since:{_TIME}}",
+            int(time.time() * 1000),
+        )
 
     def put(
         self,
@@ -275,12 +285,16 @@ class BufferedForwarder:
         if not self._forgets:
             return
         records, self._forgets = self._forgets, []
-        future = self._buffer.acknowledge([record.entry_id for record in records])
+        try:
+            future = self._buffer.acknowledge([record.entry_id for record in records])
+        except BufferRefusedError as refused:
+            log.warning("buffer_cannot_forget", detail=str(refused), entries=len(records))
+            return  # the entries are there still: they are drained, and arrive twice
         future.add_done_callback(partial(self._handle_forgotten, records))
 
     def _handle_forgotten(self, records: Sequence[Record], future: asyncio.Future[list[int]]) -> None:
         if future.cancelled() or future.exception() is not None:
-            return  # the entries are there still: they are drained, and arrive twice
+            return  # as above
         gone = set(future.result())
         for record in records:
             self._core.forgotten(record, record.entry_id not in gone)
@@ -303,8 +317,11 @@ class BufferedForwarder:
         counts = self._ledger.save()
         if counts == self._saved and self._core.refusal is None:
             return
+        try:
+            self._saving = self._buffer.save(SAVED_KEY, counts)
+        except BufferRefusedError:
+            return
         self._saved = counts
-        self._saving = self._buffer.save(SAVED_KEY, counts)
         self._saving.add_done_callback(self._handle_saved)
 
     def _handle_saved(self, future: asyncio.Future[None]) -> None:

@@ -52,6 +52,7 @@ class GatewayProcess(ServerProcess):
             "PLANTWIRE_MQTT_CLIENT_ID": f"gateway-{port}",
             "PLANTWIRE_SPARKPLUG_HOST_ID": f"host-{port}",
             "PLANTWIRE_GATEWAY_MQTT_BACKOFF_MAX_S": "1",
+            "PLANTWIRE_GATEWAY_BUFFER_FOLDER": str(log_file.parent / f"buffer-{port}"),
             **settings,
         }
 

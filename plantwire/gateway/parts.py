@@ -1,0 +1,170 @@
+"""What the gateway process consists of, started and stopped in order.
+
+In: settings, a listening socket. Out: parts that run; how the stop went.
+Guarantees: input comes last at the start and goes first at the stop; what is in hand at the stop has
+`gateway_drain_timeout_s` to reach Kafka, and goes to the edge buffer then.
+Not here: signals and the exit code (`__main__`), how a part works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import structlog
+import uvicorn
+
+from plantwire.gateway.buffer.bounds import BufferBounds
+from plantwire.gateway.buffer.buffered_forwarder import BufferedForwarder
+from plantwire.gateway.buffer.drain import Drain
+from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
+from plantwire.gateway.edge_alarms.detection import EdgeAlarms
+from plantwire.gateway.edge_alarms.local_socket import LocalSocket
+from plantwire.gateway.edge_alarms.rule_follower import RuleFollower
+from plantwire.gateway.http_app import Check, build_app
+from plantwire.gateway.http_transport import TelemetryEndpoint
+from plantwire.gateway.intake import Intake
+from plantwire.gateway.live_producer import LiveProducer
+from plantwire.gateway.metrics import GatewayMetrics
+from plantwire.gateway.mqtt_sources import build_sources
+from plantwire.gateway.mqtt_transport import MqttTransport
+from plantwire.gateway.settings import GatewaySettings
+from plantwire.gateway.sparkplug.host import SparkplugHost
+from plantwire.gateway.token_cache import TokenCache
+from plantwire.platform.tokens import TokenAuthority
+
+log = structlog.get_logger()
+
+RULES_FILE = "alarm-rules.json"
+FAILED_DRAIN_TIMEOUT_S = 1.0
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process, which has more to stop than HTTP."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Parts:
+    """Every part of the process. `start` it inside the running loop; `stop` it."""
+
+    def __init__(self, settings: GatewaySettings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._metrics = metrics = GatewayMetrics()
+        self._buffer = SqliteEdgeBuffer(
+            settings.buffer_folder(),
+            BufferBounds(
+                size_max_bytes=settings.gateway_buffer_max_bytes,
+                age_max_s=settings.gateway_buffer_max_age_h * 3600,
+                waiting_max_bytes=settings.gateway_buffer_waiting_max_bytes,
+            ),
+            metrics.ledger.handle_drop,
+        )
+        self._forwarder = BufferedForwarder(
+            settings, metrics, metrics.ledger, LiveProducer(settings), self._buffer
+        )
+        self._drain = Drain(settings, metrics.buffer, metrics.ledger, self._buffer, self._forwarder)
+        authority = TokenAuthority(
+            settings.require_token_secret(), settings.token_issuer, settings.token_audience
+        )
+        self._rules: RuleFollower | None = None
+        self._edge: EdgeAlarms | None = None
+        self._local: LocalSocket | None = None
+        if settings.gateway_edge_alarms:
+            self._add_edge_alarms(authority)
+        intake = Intake(self._forwarder, metrics.ledger, self._edge)
+        self._mqtt = MqttTransport(settings, intake, metrics, build_sources(settings))
+        self._sparkplug = SparkplugHost(settings, intake, metrics) if settings.sparkplug_host_id else None
+        checks: dict[str, Check] = {"kafka": self._forwarder.ready, "mqtt": self._mqtt.ready}
+        if self._sparkplug is not None:
+            checks["sparkplug"] = self._sparkplug.ready
+        endpoint = TelemetryEndpoint(settings, TokenCache(authority), intake, metrics)
+        app = build_app(
+            endpoint,
+            metrics,
+            checks,
+            notes={"kafka": self._forwarder.note},
+            ledger=self._forwarder.report,
+            local=self._local,
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws="none" if self._local is None else "websockets-sansio",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                date_header=False,
+                limit_concurrency=settings.gateway_connections_max,
+                timeout_graceful_shutdown=max(1, round(settings.gateway_drain_timeout_s)),
+            )
+        )
+
+    async def start(self) -> None:
+        """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises."""
+        await self._buffer.start()
+        if self._rules is not None and self._edge is not None:
+            self._rules.start()
+            self._edge.start(asyncio.get_running_loop(), self._forwarder.put_alarms)
+        self._forwarder.start()
+        self._working: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._drain.run()),
+            asyncio.create_task(self._mqtt.run()),
+        ]
+        if self._sparkplug is not None:
+            self._working.append(asyncio.create_task(self._sparkplug.run()))
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+
+    async def ended(self) -> None:
+        """Returns when a part ended by itself, which none should."""
+        await asyncio.wait((self._serving, *self._working), return_when=asyncio.FIRST_COMPLETED)
+
+    async def stop(self, in_order: bool) -> bool:
+        """Take no more, finish what is in hand, end; whether it went in order. Where a part failed
+        (`in_order` False) there is less to wait for.
+        """
+        timeout_s = self._settings.gateway_drain_timeout_s if in_order else FAILED_DRAIN_TIMEOUT_S
+        self._server.should_exit = True
+        await self._drain.close()
+        if self._sparkplug is not None:
+            await self._sparkplug.close(timeout_s)
+        mqtt_left = await self._mqtt.close(timeout_s)
+        for task in self._working:
+            task.cancel()
+        outcomes = await asyncio.gather(self._serving, *self._working, return_exceptions=True)
+        records_left = await self._forwarder.close(timeout_s)
+        if self._rules is not None and self._edge is not None:
+            await self._edge.close()
+            await self._rules.close()
+        if not await self._buffer.close(timeout_s):
+            log.error("buffer_not_closed")
+            in_order = False
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                log.error("part_failed", exc_info=outcome)
+                in_order = False
+        log.info("gateway_stopped", mqtt_messages_left=mqtt_left, records_left=records_left)
+        return in_order
+
+    def _add_edge_alarms(self, authority: TokenAuthority) -> None:
+        settings, metrics = self._settings, self._metrics.edge_alarms
+        rules = RuleFollower(settings.kafka, settings.buffer_folder() / RULES_FILE, metrics)
+
+        def active() -> Any:
+            return edge.active
+
+        def rules_in_force() -> int | None:
+            return None if rules.book is None else len(rules.book)
+
+        local = LocalSocket(settings, settings.gateway_port, authority, metrics, active, rules_in_force)
+        edge = EdgeAlarms(settings.gateway_edge_devices_max, rules, self._buffer, metrics, local.tell)
+        self._forwarder.watch(edge)
+        self._rules, self._edge, self._local = rules, edge, local
