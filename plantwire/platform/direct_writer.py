@@ -14,6 +14,7 @@ extensions (no compression), which is checked. A test holds it to the installed 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -32,6 +33,12 @@ class DirectWriter:
     def waiting_bytes(self) -> int:
         """Bytes that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size()
+
+    def limit_kernel_buffer(self, size_bytes: int) -> None:
+        """Let the kernel hold no more for a client that does not read: by itself it takes megabytes."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
 
     def write(self, frames: bytes) -> bool:
         """Write ready frames; False when the connection is closing."""

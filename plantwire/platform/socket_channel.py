@@ -58,6 +58,8 @@ class ChannelLimits(NamedTuple):
     connect_timeout_s: float
     message_max_bytes: int
     backlog_max_bytes: int
+    kernel_buffer_bytes: int | None = None
+    """Send buffer of the kernel, where the listening socket does not set it."""
 
 
 def is_packet(text: str) -> bool:
@@ -156,6 +158,8 @@ class Channel:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._direct = reach(self._send)
+            if self._direct is not None and self._limits.kernel_buffer_bytes is not None:
+                self._direct.limit_kernel_buffer(self._limits.kernel_buffer_bytes)
             self._counters.accepted.labels("asgi" if self._direct is None else "direct").inc()
             self._open = True
             self._on_connected(self)

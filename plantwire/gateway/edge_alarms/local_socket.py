@@ -36,6 +36,7 @@ AT_CAPACITY: Final = "Server at capacity"
 PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 20.0
 MESSAGE_MAX_BYTES: Final = 16 * 1024
+KERNEL_BUFFER_BYTES: Final = 128 * 1024
 # WebSockets that have not shown a token yet, beyond those of clients.
 UNPROVEN_MAX: Final = 50
 # A timer of the event loop is asked for no further ahead than this; then the expiry is looked at again.
@@ -89,11 +90,13 @@ class LocalSocket:
             settings.gateway_edge_connect_timeout_s,
             MESSAGE_MAX_BYTES,
             settings.gateway_edge_backlog_max_bytes,
+            KERNEL_BUFFER_BYTES,
         )
         self._channels: set[Channel] = set()
         self._sessions: dict[str, _Session] = {}
         self._by_channel: dict[Channel, _Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._socketio = socketio.AsyncServer(
             async_mode="asgi",
             transports=["websocket"],
@@ -108,7 +111,7 @@ class LocalSocket:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket."""
-        full = len(self._channels) >= self._clients_max + UNPROVEN_MAX
+        full = self._closed or len(self._channels) >= self._clients_max + UNPROVEN_MAX
         if full or not scope["path"].startswith(SOCKET_PATH):
             self._metrics.refused.labels("sockets-full" if full else "path").inc()
             await receive()
@@ -136,7 +139,10 @@ class LocalSocket:
                 session.channel.write([packet], packet.frame)
 
     async def close(self) -> None:
-        """Let every client go: it may connect again, to this gateway's next process."""
+        """Let every client go: it may connect again, to this gateway's next process. Once."""
+        if self._closed:
+            return
+        self._closed = True
         for channel in tuple(self._channels):
             channel.close(CLOSE_GOING_AWAY, "closing")
         await self._socketio.shutdown()
