@@ -22,7 +22,7 @@ from plantwire.gateway.buffer.buffered_forwarder import BufferedForwarder
 from plantwire.gateway.buffer.drain import Drain
 from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
 from plantwire.gateway.edge_alarms.detection import EdgeAlarms
-from plantwire.gateway.edge_alarms.local_socket import LocalSocket
+from plantwire.gateway.edge_alarms.local_socket import MESSAGE_MAX_BYTES, LocalSocket
 from plantwire.gateway.edge_alarms.rule_follower import RuleFollower
 from plantwire.gateway.http_app import Check, build_app
 from plantwire.gateway.http_transport import TelemetryEndpoint
@@ -99,6 +99,10 @@ class Parts:
                 loop="none",
                 http="httptools",
                 ws="none" if self._local is None else "websockets-sansio",
+                ws_max_size=MESSAGE_MAX_BYTES,
+                # Ready frames are written as they are; Engine.IO has pings of its own.
+                ws_per_message_deflate=False,
+                ws_ping_interval=None,
                 access_log=False,
                 log_config=None,
                 server_header=False,
@@ -139,6 +143,8 @@ class Parts:
         mqtt_left = await self._mqtt.close(timeout_s)
         for task in self._working:
             task.cancel()
+        if self._local is not None:
+            await self._local.close()
         outcomes = await asyncio.gather(self._serving, *self._working, return_exceptions=True)
         records_left = await self._forwarder.close(timeout_s)
         if self._rules is not None and self._edge is not None:

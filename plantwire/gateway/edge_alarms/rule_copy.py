@@ -18,8 +18,6 @@ import structlog
 
 from plantwire.schemas.records import AlarmRule
 
-COPY_NAME: Final = "rules.json"
-
 log = structlog.get_logger(__name__)
 
 
