@@ -7,6 +7,7 @@ Not here: rows (`rows`), transactions (`store`), what to do with a damaged file 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -144,6 +145,8 @@ def open_database(path: Path, vfs: str | None, file_pages_max: int) -> apsw.Conn
     try:
         _check(connection, path)
         _migrate(connection)
+        if _columns(connection) != _columns_wanted():
+            raise DamagedError(f"{path.name} has other tables or columns")
         connection.execute(f"PRAGMA max_page_count = {file_pages_max}")
     except apsw.SQLError as error:
         # "no such table": the statements are ours, so it is the file.
@@ -199,6 +202,25 @@ def _check(connection: apsw.Connection, path: Path) -> None:
     complaints = connection.execute("PRAGMA quick_check(5)").fetchall()
     if complaints != [("ok",)]:
         raise DamagedError(f"{path.name}: {complaints[0][0]}")
+
+
+def _columns(connection: apsw.Connection) -> list[tuple[object, ...]]:
+    # A damaged letter in the schema is no fault in the file's structure.
+    return list(
+        connection.execute(
+            "SELECT table_list.name, columns.name, columns.type, columns.pk"
+            " FROM pragma_table_list AS table_list, pragma_table_info(table_list.name) AS columns"
+            " WHERE table_list.schema = 'main' AND table_list.name NOT LIKE 'sqlite_%'"
+            " ORDER BY 1, columns.cid"
+        )
+    )
+
+
+def _columns_wanted() -> list[tuple[object, ...]]:
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        return _columns(connection)
 
 
 def _migrate(connection: apsw.Connection) -> None:

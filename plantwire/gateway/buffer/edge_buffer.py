@@ -279,7 +279,7 @@ class SqliteEdgeBuffer:
         settled += zip(puts, outcome.puts, strict=True)
         gone = outcome.gone if outcome.rest is None else [outcome.rest] * len(forgets)
         settled += zip(forgets, gone, strict=True)
-        settled += [(job, outcome.rest) for job in saves]
+        settled += [(job, outcome.rest or outcome.saves) for job in saves]
 
     def _peek(self, job: _Peek) -> object:
         try:

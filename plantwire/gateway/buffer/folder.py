@@ -32,6 +32,7 @@ RESERVE_NAME: Final = "reserve"
 _DATABASE: Final = re.compile(r"buffer-(\d{1,9})\.db")
 _SET_ASIDE: Final = ".damaged"
 _LOCK_RETRY_S: Final = 0.05
+_ZEROS_BYTES: Final = 1024 * 1024
 
 
 class FolderInUseError(Exception):
@@ -56,6 +57,21 @@ def write_durably(file: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(handle)
     new.replace(file)
+
+
+def write_zeros(file: Path, size_bytes: int) -> None:
+    """Let a file grow to a size, all of it written and synced. Raises `OSError` with the file as it was."""
+    handle = os.open(file, os.O_WRONLY)
+    before_bytes = os.fstat(handle).st_size
+    try:
+        while (left_bytes := size_bytes - os.fstat(handle).st_size) > 0:
+            os.pwrite(handle, bytes(min(left_bytes, _ZEROS_BYTES)), size_bytes - left_bytes)
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, before_bytes)
+        raise
+    finally:
+        os.close(handle)
 
 
 class BufferFolder:

@@ -20,11 +20,12 @@ import msgspec
 import structlog
 
 from plantwire.gateway.buffer.bounds import BufferBounds
+from plantwire.gateway.buffer.changes import Changes, NoRoomError, Receipt
 from plantwire.gateway.buffer.database import DamagedError, is_damage, refuse_unsafe_sqlite
 from plantwire.gateway.buffer.entry import BufferRefusedError, BufferStats, Entry, StoredEntry
 from plantwire.gateway.buffer.folder import BufferFolder
 from plantwire.gateway.buffer.rescue import Rescue, create_store, settled
-from plantwire.gateway.buffer.store import Changes, NoRoomError, Receipt, Store
+from plantwire.gateway.buffer.store import Store
 from plantwire.gateway.buffer.totals import Drop, Totals, drops_between
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ class Outcome(msgspec.Struct):
 
     puts: list[list[int] | BufferRefusedError]
     rest: BufferRefusedError | None = None
+    saves: BufferRefusedError | None = None
+    """Of the small values alone."""
     gone: list[list[int]] = []
     """Of each of the forgotten, where `rest` is None: the ids that were no longer there."""
 
@@ -199,10 +202,9 @@ class GuardedStore:
         try:
             outcome.gone = self._apply(changes).gone
         except NoRoomError as error:
-            # Small values are above their bound: forgetting needs no room.
-            with contextlib.suppress(*_FAULTS):
-                self._apply(Changes(forgotten=changes.forgotten))
-            outcome.rest = BufferRefusedError(str(error))
+            # Small values are above their bound. Forgetting needs no room.
+            outcome.saves = BufferRefusedError(str(error))
+            self._try(Changes(forgotten=changes.forgotten), outcome)
         except _FAULTS as error:
             outcome.rest = BufferRefusedError(_reason(error))
 

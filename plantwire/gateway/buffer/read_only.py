@@ -7,12 +7,11 @@ Not here: the running gateway's answer (`/ledger`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
 
-from plantwire.gateway.buffer import rows, small_values
+from plantwire.gateway.buffer import census, small_values
 from plantwire.gateway.buffer.database import DamagedError
 from plantwire.gateway.buffer.entry import BufferStats
 from plantwire.gateway.buffer.folder import BufferFolder, FolderInUseError
@@ -46,22 +45,14 @@ def _read(path: Path) -> tuple[BufferStats, dict[str, bytes]]:
         with opened_untouched(folder.database(generations[-1])) as connection:
             written = list(connection.execute("SELECT CAST(value AS BLOB) FROM totals"))
             totals = decode_totals(*written[0]) if written else Totals()
+            heads = census.oldest_put_ms(connection)
             stats = BufferStats(
                 totals.entries(),
                 totals.size_bytes(),
-                _oldest_put_ms(connection),
+                min((head for head in heads if head is not None), default=None),
                 totals.held(),
                 folder.set_aside_files(),
             )
             return stats, dict(small_values.read_all(connection))
     except (apsw.Error, ValueError, TypeError) as error:
         raise DamagedError(f"the buffer in {path} cannot be read: {error}") from error
-
-
-def _oldest_put_ms(connection: apsw.Connection) -> int | None:
-    heads: Iterable[int] = (
-        head
-        for table in rows.TABLES
-        for (head,) in connection.execute(f"SELECT put_ms FROM {table} ORDER BY id LIMIT 1")  # noqa: S608
-    )
-    return min(heads, default=None)

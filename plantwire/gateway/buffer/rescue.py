@@ -18,9 +18,10 @@ import structlog
 
 from plantwire.gateway.buffer import rows, small_values
 from plantwire.gateway.buffer.bounds import BufferBounds
+from plantwire.gateway.buffer.changes import Changes
 from plantwire.gateway.buffer.database import create_database
 from plantwire.gateway.buffer.folder import BufferFolder
-from plantwire.gateway.buffer.store import Changes, Store
+from plantwire.gateway.buffer.store import Store
 from plantwire.gateway.buffer.totals import Drop, Totals, decode_totals, drops_between
 from plantwire.gateway.buffer.untouched import opened_untouched, readable_rows
 

@@ -17,12 +17,27 @@ from plantwire.gateway.buffer.entry import Entry, EntryKind, StoredEntry
 TABLES: Final = ("alarms", "records")
 """In the order in which they are sent."""
 
+COLUMN_NAMES: Final = (
+    "id",
+    "kind",
+    "source",
+    "device_id",
+    "event_time_ms",
+    "put_ms",
+    "crc",
+    "headers",
+    "body",
+)
 # Cast, since a damaged row may hold any type, and a text that is no UTF-8 would be an error of its own.
 COLUMNS: Final = (
     "id, CAST(kind AS INTEGER), CAST(source AS BLOB), CAST(device_id AS BLOB),"
     " CAST(event_time_ms AS INTEGER), CAST(put_ms AS INTEGER), CAST(crc AS INTEGER),"
     " CAST(headers AS BLOB), CAST(body AS BLOB)"
 )
+# Of a row that may be damaged: never NULL.
+SOURCE: Final = "COALESCE(CAST(source AS BLOB), x'')"
+SIZE: Final = "COALESCE(length(headers) + length(body), 0)"
+PUT_MS: Final = "COALESCE(CAST(put_ms AS INTEGER), 0)"
 INSERT: Final = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 OVERHEAD_BYTES: Final = 64
 """What an entry takes besides its texts and bytes."""

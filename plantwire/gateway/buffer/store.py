@@ -17,22 +17,18 @@ from typing import Any, Final
 
 import apsw
 
-from plantwire.gateway.buffer import folder, rows, small_values
+from plantwire.gateway.buffer import census, folder, rows, small_values
 from plantwire.gateway.buffer.bounds import PAGE_BYTES, BufferBounds
 from plantwire.gateway.buffer.changes import Changes, NoRoomError, Receipt
 from plantwire.gateway.buffer.database import DamagedError, close_as_it_is, open_database
 from plantwire.gateway.buffer.entry import DropReason, Entry, StoredEntry
-from plantwire.gateway.buffer.totals import Drop, Held, Totals, decode_totals, drops_between
+from plantwire.gateway.buffer.totals import Drop, Totals, decode_totals, drops_between
 
 PEEK_MAX_BYTES: Final = 16 * 1024 * 1024
 """A peek answers with less than it was asked for rather than with more than this (but at least one)."""
 _EVICTION_MAX: Final = 512
 _INT64_MAX: Final = 2**63 - 1
 _FRAME_BYTES: Final = PAGE_BYTES + 24
-# Of a row that may be damaged: never NULL.
-_SOURCE: Final = "COALESCE(CAST(source AS BLOB), x'')"
-_SIZE: Final = "COALESCE(length(headers) + length(body), 0)"
-_PUT_MS: Final = "COALESCE(CAST(put_ms AS INTEGER), 0)"
 
 
 class Store:
@@ -126,7 +122,7 @@ class Store:
         drops: list[Drop] = []
         if damaged:
             try:
-                drops = self._drop_damaged(damaged)
+                drops = self.reconcile(damaged)
             except (apsw.FullError, apsw.IOError):
                 # They stay, and meet the next peek.
                 if not found:
@@ -139,27 +135,39 @@ class Store:
             raise DamagedError(f"{self.totals.entries()} entries were counted, {len(found)} are found")
         return found, drops
 
-    def reconcile(self) -> list[Drop]:
-        """Count what is there, make the totals agree with it, and answer what that dropped."""
-        draft = self.totals.copy()
-        found, highest_id = self._count()
-        draft.reconcile(found, highest_id)
-        self._in_doubt = False
-        return self.replace_totals(draft)
+    def reconcile(self, damaged: Sequence[tuple[str, int]] = ()) -> list[Drop]:
+        """Count what is there, make the totals agree with it, and answer what that dropped.
 
-    def replace_totals(self, totals: Totals) -> list[Drop]:
-        """Commit other totals, unless they are the same; answers what they count as dropped."""
+        `damaged`: rows (table, id) to delete before. Whose they were is what the count says, not they.
+        """
+        draft = self.totals.copy()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            strangers = census.damaged_strangers(self._connection, self.totals.by_source.keys())
+            for table, entry_id in (*damaged, *strangers):
+                self._connection.execute(f"DELETE FROM {table} WHERE id = ?", (entry_id,))  # noqa: S608
+            draft.reconcile(*census.count_held(self._connection))
+            if draft == self.totals:
+                self._roll_back()
+            else:
+                self._commit(draft)
+        except BaseException:
+            self._roll_back()
+            raise
+        self._in_doubt = False
+        return self._took(draft)
+
+    def replace_totals(self, totals: Totals) -> None:
+        """Commit other totals, unless they are the same."""
         if totals == self.totals:
-            return []
+            return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._commit(totals)
         except BaseException:
             self._roll_back()
             raise
-        before, self.totals = self.totals, totals
-        self._find_oldest()
-        return drops_between(before, totals)
+        self._took(totals)
 
     def evict_aged(self) -> list[Drop]:
         """A transaction for those above the age alone; as many as there are."""
@@ -254,7 +262,7 @@ class Store:
             chosen = (apsw.carray(array.array("q", ids)),)
             for table in rows.TABLES:
                 by_source = self._rows(
-                    f"SELECT {_SOURCE}, count(*), sum({_SIZE})"  # noqa: S608
+                    f"SELECT {rows.SOURCE}, count(*), sum({rows.SIZE})"  # noqa: S608
                     f" FROM {table} WHERE id IN carray(?) GROUP BY 1",
                     chosen,
                 )
@@ -325,7 +333,7 @@ class Store:
 
     def _evict(self, draft: Totals, reason: DropReason, below_id: int, before_ms: int, count: int) -> int:
         first = self._rows(
-            f"SELECT id, {_SOURCE}, {_SIZE}, {_PUT_MS}"  # noqa: S608
+            f"SELECT id, {rows.SOURCE}, {rows.SIZE}, {rows.PUT_MS}"  # noqa: S608
             " FROM records WHERE id < ? ORDER BY id LIMIT ?",
             (below_id, count),
         )
@@ -336,34 +344,10 @@ class Store:
                 self._count_out(draft, source, 1, size_bytes, reason)
         return len(gone)
 
-    def _drop_damaged(self, damaged: Sequence[tuple[str, int]]) -> list[Drop]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for table, entry_id in damaged:
-                self._connection.execute(f"DELETE FROM {table} WHERE id = ?", (entry_id,))  # noqa: S608
-            draft = self.totals.copy()
-            # Whose they were is what the count of all that is left says, not what the damaged rows say.
-            draft.reconcile(*self._count())
-            self._commit(draft)
-        except BaseException:
-            self._roll_back()
-            raise
-        before, self.totals = self.totals, draft
+    def _took(self, totals: Totals) -> list[Drop]:
+        before, self.totals = self.totals, totals
         self._find_oldest()
-        return drops_between(before, draft)
-
-    def _count(self) -> tuple[dict[str, Held], int]:
-        found: dict[str, Held] = {}
-        highest_id = 0
-        for table in rows.TABLES:
-            for source, count, size_bytes, highest in self._rows(
-                f"SELECT {_SOURCE}, count(*), sum({_SIZE}), max(id) FROM {table} GROUP BY 1"  # noqa: S608
-            ):
-                name = source.decode("ascii", "replace")
-                before = found.get(name, Held(0, 0))
-                found[name] = Held(before.entries + count, before.size_bytes + size_bytes)
-                highest_id = max(highest_id, highest)
-        return found, highest_id
+        return drops_between(before, totals)
 
     def _commit(self, draft: Totals) -> None:
         draft.transaction = max(draft.transaction, self.totals.transaction) + 1
@@ -377,11 +361,7 @@ class Store:
                 self._connection.execute("ROLLBACK")
 
     def _find_oldest(self) -> None:
-        heads: list[int | None] = []
-        for table in rows.TABLES:
-            query = f"SELECT {_PUT_MS} FROM {table} ORDER BY id LIMIT 1"  # noqa: S608
-            first = self._rows(query)
-            heads.append(first[0][0] if first else None)
+        heads = census.oldest_put_ms(self._connection)
         self._oldest_record_ms = heads[1]
         self.oldest_put_ms = min((head for head in heads if head is not None), default=None)
 

@@ -84,7 +84,9 @@ class Totals(msgspec.Struct):
     def add_lost(self, later: Totals) -> None:
         """These are older than `later`, which was seen before: what was put between is gone, and counted so.
 
-        What was acknowledged or evicted between may be back, and is then sent again.
+        What was acknowledged or evicted between may be back, and is then sent again. What was put and
+        acknowledged between cannot be told from what was lost, and counts as lost: rather too much than
+        too little.
         """
         for source, seen in later.by_source.items():
             here = self.of(source)

@@ -41,7 +41,7 @@ def opened_untouched(path: Path) -> Iterator[apsw.Connection]:
 
 
 def readable_rows(connection: apsw.Connection, table: str, highest_id: int) -> Iterator[tuple[Any, ...]]:
-    """Rows of `rows.COLUMNS` whose checksum holds, around the damage; the same one may come twice.
+    """Rows whose checksum holds, as `rows.from_row` takes them, around the damage; one may come twice.
 
     Reads upwards until it fails, downwards until it fails, and halves what is left between.
     """
@@ -59,7 +59,7 @@ def readable_rows(connection: apsw.Connection, table: str, highest_id: int) -> I
                         high = row[0] - 1
                     else:
                         low = row[0] + 1
-                    if rows.from_row(row) is not None:
+                    if len(row) == len(rows.COLUMN_NAMES) and rows.from_row(row) is not None:
                         yield row
             except (apsw.Error, DamagedError, UnicodeDecodeError):
                 continue
@@ -73,11 +73,12 @@ def _in_order(
     connection: apsw.Connection, table: str, low: int, high: int, descending: bool
 ) -> Iterator[tuple[Any, ...]]:
     direction = "DESC" if descending else "ASC"
-    query = f"SELECT {rows.COLUMNS} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {direction}"  # noqa: S608
+    # By position: the names are in the file too, and may be damaged.
+    query = f"SELECT rowid, * FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid {direction}"  # noqa: S608
     before: int | None = None
     with contextlib.closing(connection.execute(query, (low, high))) as cursor:
         for row in cursor:
             if not low <= row[0] <= high or (before is not None and (row[0] < before) != descending):
                 raise DamagedError(f"ids out of order in {table}")
             before = row[0]
-            yield row
+            yield (row[0], *row[2:])
