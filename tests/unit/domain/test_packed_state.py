@@ -1,0 +1,82 @@
+"""A packed alarm state comes back whole, and bytes from outside that are none are refused by name."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from plantwire.domain.alarm_events import Alarm
+from plantwire.domain.detection import DeviceDetector, DeviceState, Tracked
+from plantwire.domain.limits import ABOVE, NORMAL, LimitPart, LimitState
+from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
+from plantwire.domain.rule_book import RuleBook
+from plantwire.schemas.records import QUALITY_GOOD, AlarmRule, Limit
+
+NOW_MS = 1_700_000_000_000
+ALARM = Alarm("a", revision=1, raise_ms=NOW_MS, raises=1, severity=0)
+ACTIVE = LimitState(0, NOW_MS, (LimitPart(0, ABOVE),))
+
+
+def state_of(tracked: Tracked) -> DeviceState:
+    return {("rule", "metric"): tracked}
+
+
+def test_what_a_detector_remembers_comes_back() -> None:
+    rules = [
+        AlarmRule("at-once", 1, "*", "t", (Limit(0, above=10.0), Limit(1, above=5.0, deadband=1.0))),
+        AlarmRule("delayed", 1, "*", "t", (Limit(2, above=10.0),), on_delay_ms=5000),
+    ]
+    detector = DeviceDetector("press-1", RuleBook(rules).for_device("press-1"))
+    for number in (50.0, 7.0, 0.0):
+        detector.take_frame(
+            {
+                "device_id": "press-1",
+                "site": "hall",
+                "event_time_ms": NOW_MS,
+                "metrics": [{"name": "t", "number": number, "quality": QUALITY_GOOD, "event_time_ms": None}],
+            },
+            NOW_MS,
+        )
+        assert detector.state
+        assert unpack(pack("hall", detector.state)) == ("hall", detector.state)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"\x02",
+        b"\x01",
+        b"\x01\xff",
+        b"\x01" + msgspec.msgpack.encode(("hall", [("rule", "metric")])),
+        # Names that are not UTF-8.
+        b"\x01\x92\xa1\xff\x90",
+        b"\x01\x92\xa0\x91\x93\xa1\xff\xa1t\xc0",
+    ],
+)
+def test_bytes_that_are_no_state_are_refused(packed: bytes) -> None:
+    with pytest.raises(UnknownLayoutError):
+        unpack(packed)
+
+
+@pytest.mark.parametrize(
+    "tracked",
+    [
+        # A level in force without its alarm; levels and severities that there are not.
+        Tracked(ACTIVE, None),
+        Tracked(ACTIVE._replace(level=7), ALARM),
+        Tracked(ACTIVE._replace(parts=(LimitPart(5, ABOVE),)), ALARM),
+        Tracked(ACTIVE, ALARM._replace(severity=-1)),
+        # Counts and times that do not fit what is written of them.
+        Tracked(ACTIVE, ALARM._replace(revision=2**31 - 1)),
+        Tracked(ACTIVE, ALARM._replace(raises=0)),
+        Tracked(ACTIVE, ALARM._replace(raise_ms=2**63)),
+        Tracked(ACTIVE, ALARM, newest_ms=2**63),
+        Tracked(LimitState(NORMAL, 2**63), None),
+    ],
+)
+def test_a_state_that_no_detector_can_be_in_is_refused(tracked: Tracked) -> None:
+    packed = pack("hall", state_of(tracked))
+    with pytest.raises(UnknownLayoutError, match="contradicts itself"):
+        unpack(packed)
+    assert unpack(pack("hall", state_of(Tracked(ACTIVE, ALARM, NOW_MS))))
