@@ -37,6 +37,9 @@ class Unneeded(StrEnum):
     DUPLICATE = "duplicate"
     """The same message was forwarded before."""
     NOTHING_TO_FORWARD = "nothing-to-forward"
+    RETAINED_UNDATED = "retained-undated"
+    """A retained message, sent anew at the subscription, that does not say when it was measured: its values
+    would pass for the present ones."""
     NOT_SUBSCRIBED = "not-subscribed"
     """A topic of a subscription that the broker remembers from former settings."""
 

@@ -197,7 +197,11 @@ class MqttTransport:
         if len(payload) > self._payload_limit_bytes:
             detail = f"{len(payload)} bytes in one message; at most {self._payload_limit_bytes}."
             return topic, source.protocol, Rejected(Reason.BODY_TOO_LARGE, detail)
-        return topic, source.protocol, source.decode(topic, payload, received_us)
+        outcome = source.decode(topic, payload, received_us)
+        # The broker sets the flag on what it kept from before our subscription, not on what comes live.
+        if message.retain and isinstance(outcome, Decoded) and _has_no_time(outcome, received_us):
+            outcome = Unneeded.RETAINED_UNDATED
+        return topic, source.protocol, outcome
 
     def _note_rejected(self, protocol: str, topic: str, rejected: Rejected) -> None:
         self._metrics.rejected.labels(protocol, rejected.reason.value).inc()
@@ -316,6 +320,11 @@ class MqttTransport:
             self._idle.set()
         if self._held <= self._held_max // 2 and self._connection is not None and not self._closing:
             self._connection.resume_reading()
+
+
+def _has_no_time(decoded: Decoded, received_us: int) -> bool:
+    """Whether a frame took the time of its arrival for want of its own."""
+    return any(frame.event_time_ms == received_us // 1000 for frame in decoded.frames)
 
 
 class SourceRouter:

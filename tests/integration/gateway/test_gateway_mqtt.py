@@ -47,6 +47,27 @@ def test_a_frame_arrives(gateway: GatewayProcess, publisher: Client, raw: Topic)
         assert 0 < frame.gateway_in_us <= frame.gateway_out_us
 
 
+def test_what_the_broker_retained_counts_where_it_says_its_time(
+    kafka: str, mqtt_url: str, publisher: Client, raw: Topic, tmp_path: Path
+) -> None:
+    event_time_ms = int(time.time() * 1000) - 60_000
+    dated = json.dumps({"timestamp": event_time_ms, "metrics": {"t": 1}}).encode()
+    for device, payload in (("kept-dated", dated), ("kept-undated", GOOD)):
+        publisher.publish(f"devices/{device}/telemetry", payload, 1, retain=True).wait_for_publish(10)
+    gateway = GatewayProcess(kafka, mqtt_url, tmp_path / "gateway.log")
+    gateway.start()  # after they were published: to its subscription they are old
+    try:
+        gateway.wait_ready(30)
+        publish(publisher, "devices/kept-live/telemetry", GOOD)
+        raw.read_until(lambda m: bool(frames_of(m, "kept-live") and frames_of(m, "kept-dated")))
+        assert gateway.counted("mqtt_unneeded_total", protocol="mqtt-json", reason="retained-undated") == 1
+    finally:
+        gateway.stop()
+        for device in ("kept-dated", "kept-undated"):  # an empty message ends the keeping
+            publisher.publish(f"devices/{device}/telemetry", b"", 1, retain=True).wait_for_publish(10)
+    assert {f.event_time_ms for f in frames_of(raw.messages, "kept-dated")} == {event_time_ms}
+
+
 def test_bad_messages_become_dead_letters_and_disturb_nothing(
     gateway: GatewayProcess, publisher: Client, raw: Topic, dlq: Topic
 ) -> None:
@@ -82,7 +103,7 @@ def test_bad_messages_become_dead_letters_and_disturb_nothing(
         for message in messages:
             headers = dict(message.headers() or [])
             source = headers[topics.HEADER_SOURCE].decode()
-            if source.startswith("mqtt:devices/"):
+            if source.removeprefix("mqtt:") in {case[0] for case in cases}:
                 assert before_ms <= int(headers[topics.HEADER_RECEIVED_TIME]) <= time.time() * 1000
                 found.append((source, headers[topics.HEADER_REASON].decode(), message.value()))
         return found

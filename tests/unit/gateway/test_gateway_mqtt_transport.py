@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 from paho.mqtt.client import MQTTMessage
 from prometheus_client import CollectorRegistry
 
@@ -26,7 +27,8 @@ def frame(sequence: int) -> TelemetryFrame:
 
 
 class Source:
-    """Payload `7` is frame 7 without a key, `7 k` one with the key k; the rest says what it becomes."""
+    """Payload `7` is frame 7 without a key, `7 k` one with the key k, `now` frame 9 without a time of its
+    own; the rest says what it becomes."""
 
     protocol = "test"
     filters = ("test/+",)
@@ -37,6 +39,8 @@ class Source:
             return Unneeded.NOTHING_TO_FORWARD
         if words == ["rejected"]:
             return Rejected(Reason.BAD_SHAPE, "not good")
+        if words == ["now"]:
+            return Decoded((replace(frame(9), event_time_ms=received_us // 1000),))
         key = words[1] if len(words) > 1 else None
         return Decoded((frame(int(words[0])),), key, (Remark.NO_CODEC,) if len(words) > 2 else ())
 
@@ -76,10 +80,13 @@ class Connection:
 
     async def close(self) -> None: ...
 
-    def deliver(self, mid: int, payload: str, topic: str = "test/x", qos: int = 1) -> None:
+    def deliver(
+        self, mid: int, payload: str, topic: str = "test/x", qos: int = 1, retain: bool = False
+    ) -> None:
         message = MQTTMessage(mid, topic.encode())
         message.payload = payload.encode()
         message.qos = qos
+        message.retain = retain
         self.on_message(message)  # type: ignore[operator]
 
 
@@ -173,6 +180,16 @@ async def test_what_carries_nothing_is_acknowledged_and_counted(monkeypatch: pyt
         assert Connection.current.acknowledged == [1, 2]
         assert rig.counted("mqtt_unneeded", protocol="test", reason="nothing-to-forward") == 1
         assert rig.counted("mqtt_unneeded", protocol="mqtt", reason="not-subscribed") == 1
+
+
+async def test_a_retained_message_counts_where_it_says_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "now", retain=True)
+        Connection.current.deliver(2, "7", retain=True)
+        Connection.current.deliver(3, "now")
+        assert rig.forwarder.puts == [7, 9]
+        assert Connection.current.acknowledged == [1]
+        assert rig.counted("mqtt_unneeded", protocol="test", reason="retained-undated") == 1
 
 
 async def test_refused_messages_become_dead_letters_of_their_protocol(
