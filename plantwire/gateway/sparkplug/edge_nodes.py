@@ -61,6 +61,9 @@ class EdgeNodes:
         message, edge_node, device = parsed
         if message in _COMMANDS:
             return Outcome(notes=(Note.COMMAND_SEEN,))
+        if not payload:
+            # How a retained message is deleted: it says nothing about the node.
+            return Outcome(rejected=(Rejected(Reason.NOT_PROTOBUF, "The payload is empty."),))
         decoded = parse_payload(payload, self._limits.payload_bytes_max, self._limits.metrics_per_device_max)
         session = self._sessions.get(edge_node)
         if session is None:
@@ -74,10 +77,10 @@ class EdgeNodes:
                 return Outcome(rejected=(admitted,))
             session = admitted
         if isinstance(decoded, Rejected):
-            return session.refuse(decoded, received_us, now_ms)
-        outcome = session.take(
-            message, device, decoded, hash((message, device, payload)), received_us, now_ms
-        )
+            outcome = session.refuse(decoded, message, device, received_us, now_ms)
+        else:
+            digest = hash((message, device, payload))
+            outcome = session.take(message, device, decoded, digest, received_us, now_ms)
         if message is MessageType.NBIRTH or message is MessageType.NDEATH:
             self._file(session)
         return outcome

@@ -3,7 +3,7 @@
 In: `Samples`, and what the frames of one message share (`Stamp`). Out: frames: historical ones first, by
 time; then live ones, then transient ones, each in order of time.
 Guarantees: a frame holds each metric at most once, at most `metrics_max` metrics, and fits a Kafka record.
-Its event time is that of its newest value; a value of another time carries its own.
+Its event time is that of its newest value, or of the death; a value of another time carries its own.
 Not here: reading values (`samples`).
 """
 
@@ -20,7 +20,7 @@ from plantwire.schemas.records import QUALITY_STALE, Metric, TelemetryFrame
 
 _SURELY_FITS: Final = 500
 """So many metrics without texts fit, however long their names."""
-_TEXT_REMEMBERED_MAX: Final = 1024
+_TEXT_REMEMBERED_MAX: Final = 256
 """A longer text is not kept to be told once more when it goes stale."""
 
 
@@ -33,8 +33,15 @@ class Stamp(NamedTuple):
     received_us: int
 
 
-def frames_of(stamp: Stamp, samples: Samples, metrics_max: int) -> list[TelemetryFrame]:
-    """The frames of one message; remembers the last value of each metric."""
+def frames_of(
+    stamp: Stamp, samples: Samples, metrics_max: int, *, late: bool = False
+) -> list[TelemetryFrame]:
+    """The frames of one message; remembers the last value of each metric.
+
+    `late`: messages that were sent after this one are known. Where they had newer numbers, these are told
+    once more after it, as of their own time: a late value may raise an alarm, and none other might come for
+    long that says it is over.
+    """
     frames: list[TelemetryFrame] = []
     if samples.historical:
         by_time: dict[int, list[Sample]] = {}
@@ -51,8 +58,11 @@ def frames_of(stamp: Stamp, samples: Samples, metrics_max: int) -> list[Telemetr
         for chunk in _chunks(group, metrics_max, may_split=samples.repeated):
             newest_ms = max([sample[4] for sample in chunk])
             metrics = _metrics(chunk, newest_ms)
-            _remember(chunk, metrics, protocol == PROTOCOL_TRANSIENT)
+            overtaken = _remember(chunk, metrics, protocol == PROTOCOL_TRANSIENT)
             frames.append(_frame(stamp, protocol, False, newest_ms, metrics))
+            if late and overtaken:
+                newest_ms = max(sample[4] for sample in overtaken)
+                frames.append(_frame(stamp, protocol, False, newest_ms, _metrics(overtaken, newest_ms)))
     return frames
 
 
@@ -104,14 +114,20 @@ def _metrics(chunk: list[Sample], frame_ms: int) -> tuple[Metric, ...]:
     )
 
 
-def _remember(chunk: list[Sample], metrics: tuple[Metric, ...], transient: bool) -> None:
+def _remember(chunk: list[Sample], metrics: tuple[Metric, ...], transient: bool) -> list[Sample]:
+    """Keep the values for when they go stale; returns the numbers that are newer than the chunk's."""
+    overtaken: list[Sample] = []
     for (definition, _, text, _, at_ms), metric in zip(chunk, metrics, strict=True):
-        # A value that came late is not the last one.
-        if at_ms >= definition.last_ms:
+        if at_ms < definition.last_ms:
+            last = definition.last
+            if last is not None and last.number is not None:
+                overtaken.append((definition, last.number, None, last.quality, definition.last_ms))
+        else:
             too_long = text is not None and len(text) > _TEXT_REMEMBERED_MAX
             definition.last = Metric(definition.name) if too_long else metric
             definition.last_ms = at_ms
             definition.transient = transient
+    return overtaken
 
 
 def _chunks(samples: list[Sample], metrics_max: int, *, may_split: bool = True) -> Iterator[list[Sample]]:

@@ -55,7 +55,7 @@ class Definition:
         """Why its values are not taken; None where they are."""
         self.readers = _NO_READERS if refusal else NUMBER_READERS.get(datatype, _NO_READERS)
         self.members: list[Definition] = []
-        """Of a Template: its members, those of nested ones too."""
+        """Of a Template: its members, Templates among them."""
         self.last: Metric | None = None
         self.last_ms = 0
         self.transient = False

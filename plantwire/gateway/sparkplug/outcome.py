@@ -117,7 +117,7 @@ class SparkplugLimits(msgspec.Struct, frozen=True):
     metrics_per_device_max: int = 5000
     """Metrics of one birth, members of templates included; of one data message too."""
     metrics_max: int = 500_000
-    """Metrics of all edge nodes together: about 500 bytes of memory each."""
+    """Metrics of all edge nodes together: about 500 bytes of memory each, 1 kB with a text."""
     metrics_per_frame_max: int = 1000
     """A message with more becomes several frames."""
     time_ahead_max_ms: int = 60_000

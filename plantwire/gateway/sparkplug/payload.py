@@ -19,9 +19,7 @@ BDSEQ: Final = "bdSeq"
 
 
 def parse_payload(data: bytes, size_max_bytes: int, metrics_max: int) -> Payload | Rejected:
-    """The payload in `data`. An empty message is none: it is how a retained one is deleted."""
-    if not data:
-        return Rejected(Reason.NOT_PROTOBUF, "The payload is empty.")
+    """The payload in `data`; at most `size_max_bytes` and `metrics_max` metrics are looked at."""
     if len(data) > size_max_bytes:
         return Rejected(Reason.BODY_TOO_LARGE, f"A payload of {len(data)} bytes; at most {size_max_bytes}.")
     try:

@@ -2,7 +2,7 @@
 
 In: wishes, births, the time. Out: effects in a `Turn`, and when to look again.
 Guarantees: a wish that comes too soon after a request is kept until its time comes; a birth or death drops
-it. While no birth answers, each message that the node still sends is a wish once more.
+it. While no birth answers, the node's other messages have it asked again whenever it may be.
 Not here: how far apart requests are (`rebirth_limit`), what makes a birth necessary (`session`).
 """
 
@@ -37,8 +37,8 @@ class Rebirths:
 
     def note_heard(self, turn: Turn) -> None:
         """The node sent something that is no birth."""
-        if self._awaited is not None:
-            self.want(turn, self._awaited)
+        if self._awaited is not None and self._limit.allowed_at_ms(turn.now_ms) <= turn.now_ms:
+            self._ask(turn, self._awaited)
 
     def note_settled(self) -> None:
         """The node was born, or died: nothing is wanted of it any more."""

@@ -171,9 +171,7 @@ class _Reader:
         if own_quality != QUALITY_GOOD:
             quality = own_quality
         if metric.is_null:
-            for member in definition.members:
-                if member.datatype != pb.Template:
-                    self._append((member, None, None, quality, at_ms), historical, transient)
+            self._read_null(definition, (None, None, quality, at_ms), historical, transient)
             return
         template = metric.template_value
         if not metric.HasField("template_value") or template.is_definition:
@@ -192,6 +190,19 @@ class _Reader:
                 self.refuse_unknown(item)
             else:
                 self.read(found, item, at_ms, historical, transient, quality)
+
+    def _read_null(
+        self,
+        definition: Definition,
+        null: tuple[None, None, int, int],
+        historical: bool,
+        transient: bool,
+    ) -> None:
+        for member in definition.members:
+            if member.datatype == pb.Template:
+                self._read_null(member, null, historical, transient)
+            else:
+                self._append((member, *null), historical, transient)
 
     def _member(self, definition: Definition, item: pb.Payload.Metric) -> Definition | None:
         if item.name:

@@ -89,23 +89,37 @@ class EdgeNodeSession:
         elif self.table is None:
             turn.refuse(Reason.NOT_BORN, f"{message} of an edge node whose birth is not known.")
             self.rebirths.want(turn, RebirthReason.BEFORE_BIRTH)
-        elif not self._is_repeated(turn, payload, digest):
+        elif self._is_repeated(payload, digest):
+            turn.notes.append(Note.SEQUENCE_REPEATED)
+        else:
+            late = self._note_order(turn, payload)
+            self._digest = digest
             self.rebirths.note_heard(turn)
             if device is None:
-                self._take_data(turn, self.table, payload)
+                self._take_data(turn, self.table, payload, late)
             elif message is MessageType.DDATA:
-                self._take_device_data(turn, device, payload)
+                self._take_device_data(turn, device, payload, late)
             elif message is MessageType.DBIRTH:
                 self._take_device_birth(turn, device, payload)
             else:
                 self._take_device_death(turn, device, payload)
         return self._finish(turn)
 
-    def refuse(self, rejected: Rejected, received_us: int, now_ms: int) -> Outcome:
-        """A message of this node that cannot be read at all."""
+    def refuse(
+        self, rejected: Rejected, message: MessageType, device: str | None, received_us: int, now_ms: int
+    ) -> Outcome:
+        """A message of this node that cannot be read at all. After a birth that cannot, what was known
+        before is no longer what data refers to.
+        """
         turn = Turn(received_us, now_ms)
         self.heard_ms = turn.received_ms
         turn.refuse_as(rejected)
+        if message is MessageType.NBIRTH:
+            self._end(turn)
+        elif message is MessageType.DBIRTH and device is not None:
+            table = self._let_go(device)
+            if table is not None:
+                self._mark_stale(turn, table, turn.received_ms)
         self.rebirths.want(turn, RebirthReason.MALFORMED)
         return self._finish(turn)
 
@@ -189,11 +203,7 @@ class EdgeNodeSession:
             turn.notes.append(Note.DEATH_IGNORED)
 
     def _take_device_birth(self, turn: Turn, device: str, payload: Payload) -> None:
-        before = self.devices.pop(device, None)
-        if before is not None:
-            self._aliases.difference_update(before.aliases)
-        else:
-            before = self._unconfirmed.pop(device, None)
+        before = self._let_go(device)
         known = len(self.devices) + len(self._unconfirmed)
         if before is None and known >= self._limits.devices_per_node_max:
             turn.refuse(Reason.TOO_MANY_DEVICES, f"An edge node with more than {known} devices.")
@@ -217,11 +227,7 @@ class EdgeNodeSession:
         self._tell_birth(turn, table, before, payload, stale_ms)
 
     def _take_device_death(self, turn: Turn, device: str, payload: Payload) -> None:
-        table = self.devices.pop(device, None)
-        if table is not None:
-            self._aliases.difference_update(table.aliases)
-        else:
-            table = self._unconfirmed.pop(device, None)
+        table = self._let_go(device)
         if table is not None:
             at_ms = self._payload_ms(turn, payload)
             if at_ms > turn.received_ms + self._limits.time_ahead_max_ms:
@@ -235,20 +241,20 @@ class EdgeNodeSession:
         else:
             self._refuse_unborn_device(turn, MessageType.DDEATH)
 
-    def _take_device_data(self, turn: Turn, device: str, payload: Payload) -> None:
+    def _take_device_data(self, turn: Turn, device: str, payload: Payload, late: bool) -> None:
         table = self.devices.get(device)
         if table is None:
             self._refuse_unborn_device(turn, MessageType.DDATA)
         else:
-            self._take_data(turn, table, payload)
+            self._take_data(turn, table, payload, late)
 
     def _refuse_unborn_device(self, turn: Turn, message: MessageType) -> None:
         turn.refuse(Reason.NOT_BORN, f"{message} of a device whose birth is not known.")
         self.rebirths.want(turn, RebirthReason.BEFORE_BIRTH)
 
-    def _take_data(self, turn: Turn, table: MetricTable, payload: Payload) -> None:
+    def _take_data(self, turn: Turn, table: MetricTable, payload: Payload, late: bool) -> None:
         times = Times(self._payload_ms(turn, payload), turn.received_ms + self._limits.time_ahead_max_ms)
-        self._tell(turn, table, payload, times)
+        self._tell(turn, table, payload, times, late)
 
     def _tell_birth(
         self, turn: Turn, table: MetricTable, before: MetricTable | None, payload: Payload, stale_ms: int
@@ -259,13 +265,13 @@ class EdgeNodeSession:
         payload_ms = self._payload_ms(turn, payload)
         latest_ms = turn.received_ms + self._limits.time_ahead_max_ms
         birth_ms = max(payload_ms if payload_ms <= latest_ms else turn.received_ms, stale_ms + 1)
-        self._tell(turn, table, payload, Times(payload_ms, latest_ms, birth_ms))
+        self._tell(turn, table, payload, Times(payload_ms, latest_ms, birth_ms), late=False)
 
-    def _tell(self, turn: Turn, table: MetricTable, payload: Payload, times: Times) -> None:
+    def _tell(self, turn: Turn, table: MetricTable, payload: Payload, times: Times, late: bool) -> None:
         samples = read_samples(table, payload.metrics, times, self._limits.metrics_per_device_max)
         sequence = payload.seq if payload.HasField("seq") and payload.seq < SEQUENCES else None
         stamp = Stamp(table.device_id, table.site, sequence, turn.received_us)
-        turn.frames.extend(frames_of(stamp, samples, self._limits.metrics_per_frame_max))
+        turn.frames.extend(frames_of(stamp, samples, self._limits.metrics_per_frame_max, late=late))
         turn.notes.extend(samples.notes)
         turn.refuse_all(samples.refusals)
         if Reason.UNKNOWN_METRIC in samples.refusals:
@@ -286,6 +292,17 @@ class EdgeNodeSession:
             Reason.TOO_MANY_METRICS,
             f"More than {self._budget.metrics_max} metrics of all edge nodes together.",
         )
+
+    def _let_go(self, device: str) -> MetricTable | None:
+        """The device's metrics, which from now on are nobody's; None where it is not born."""
+        table = self.devices.pop(device, None)
+        if table is not None:
+            self._aliases.difference_update(table.aliases)
+            return table
+        table = self._unconfirmed.pop(device, None)
+        if not self._unconfirmed:
+            self._confirm_by_ms = None
+        return table
 
     def _end(self, turn: Turn) -> None:
         """Everything stale as of now, everything forgotten but what the next birth is compared with."""
@@ -313,15 +330,15 @@ class EdgeNodeSession:
             stale_frames(table, metrics, at_ms, turn.received_us, self._limits.metrics_per_frame_max)
         )
 
-    def _is_repeated(self, turn: Turn, payload: Payload, digest: int) -> bool:
-        """Note the message's place in the order; True where it is the one before once more."""
+    def _is_repeated(self, payload: Payload, digest: int) -> bool:
+        """Whether this is the message before once more."""
+        return digest == self._digest and payload.HasField("seq") and payload.seq == self._tracker.newest
+
+    def _note_order(self, turn: Turn, payload: Payload) -> bool:
+        """Note the message's place in the order; True where it had been missing."""
         if not payload.HasField("seq") or payload.seq >= SEQUENCES:
             turn.notes.append(Note.SEQUENCE_MISSING)
             return False
-        if payload.seq == self._tracker.newest and digest == self._digest:
-            turn.notes.append(Note.SEQUENCE_REPEATED)
-            return True
-        self._digest = digest
         order = self._tracker.take(payload.seq)
         if order is Order.NEXT:
             return False
@@ -333,7 +350,7 @@ class EdgeNodeSession:
         turn.notes.append(Note.SEQUENCE_FILLED)
         if order is Order.COMPLETES:
             self._reorder_by_ms = None
-        return False
+        return True
 
     def _payload_ms(self, turn: Turn, payload: Payload) -> int:
         return min(payload.timestamp, TIMESTAMP_MAX_MS + 1) or turn.received_ms
