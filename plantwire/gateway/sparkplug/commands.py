@@ -104,12 +104,13 @@ def _signed(bits: int) -> Writer:
     lowest, highest = -(1 << bits - 1), (1 << bits - 1) - 1
 
     def write(message: pb.Payload.Metric, value: Value) -> None:
-        number = _integer(value, lowest, highest)
+        # Two's complement in the datatype's own bits: decoders in the field refuse 32 bits for Int8 and
+        # Int16, and those that extend the sign take both.
+        number = _integer(value, lowest, highest) & (1 << bits) - 1
         if bits == 64:
-            message.long_value = number & 0xFFFF_FFFF_FFFF_FFFF
+            message.long_value = number
         else:
-            # Two's complement in all 32 bits: who reads only the lowest 8 or 16 sees the same number.
-            message.int_value = number & 0xFFFF_FFFF
+            message.int_value = number
 
     return write
 

@@ -63,6 +63,16 @@ class Witness:
         with self._heard:
             return [seen for seen in self.messages if seen.topic == topic and not seen.retain]
 
+    def wait_for_retained(self, topic: str, timeout_s: float = 15) -> Seen:
+        """What the broker kept of a topic when we subscribed; fails at the time-out."""
+        deadline = time.monotonic() + timeout_s
+        with self._heard:
+            while not (kept := [seen for seen in self.messages if seen.topic == topic and seen.retain]):
+                left_s = deadline - time.monotonic()
+                assert left_s > 0, f"nothing is retained on {topic}"
+                self._heard.wait(left_s)
+        return kept[-1]
+
     def wait_for(
         self, topic: str, wanted: Callable[[list[Seen]], Any] = bool, timeout_s: float = 15
     ) -> list[Seen]:

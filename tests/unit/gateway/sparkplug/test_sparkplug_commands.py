@@ -117,12 +117,11 @@ def test_a_metric_with_an_alias_goes_without_its_name() -> None:
 def test_integers_at_their_edges(datatype: int) -> None:
     bits, signed = INTEGERS[datatype]
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    width = 64 if bits == 64 else 32
     for value in (lowest, 0, 1, highest):
         metric = written(datatype, value)
         field = "long_value" if bits == 64 else "int_value"
         assert metric.WhichOneof("value") == field
-        assert getattr(metric, field) == value % 2**width
+        assert getattr(metric, field) == value % 2**bits
     for value in (lowest - 1, highest + 1, 1.0, True, "1"):
         with pytest.raises(CommandRefusedError, match="Out: "):
             written(datatype, value)
