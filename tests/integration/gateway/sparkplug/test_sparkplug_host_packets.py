@@ -186,6 +186,7 @@ async def test_connect_has_a_clean_session_and_the_death_as_will(rig: Rig, broke
 
 
 @pytest.mark.sparkplug(
+    "tck-id-operational-behavior-primary-application-state-with-multiple-servers-state-subs",
     "tck-id-message-flow-phid-sparkplug-subscription",
     "tck-id-message-flow-phid-sparkplug-state-publish",
     "tck-id-message-flow-phid-sparkplug-state-publish-payload",
