@@ -14,6 +14,7 @@ from plantwire.gateway.buffer.buffer_metrics import BufferMetrics
 from plantwire.gateway.buffer.ledger import Ledger
 from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
 from plantwire.gateway.mqtt_metrics import MqttMetrics
+from plantwire.gateway.report_by_exception import ThinningMetrics
 from plantwire.gateway.sparkplug.metrics import SparkplugMetrics
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
@@ -85,6 +86,7 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.mqtt = MqttMetrics(self.registry)
+        self.thinning = ThinningMetrics(self.registry)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

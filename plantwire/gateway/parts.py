@@ -20,6 +20,7 @@ import uvicorn
 from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.buffered_forwarder import BufferedForwarder
 from plantwire.gateway.buffer.drain import Drain
+from plantwire.gateway.buffer.durability import Mode
 from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
 from plantwire.gateway.edge_alarms.detection import EdgeAlarms
 from plantwire.gateway.edge_alarms.local_socket import MESSAGE_MAX_BYTES, LocalSocket
@@ -31,6 +32,7 @@ from plantwire.gateway.live_producer import LiveProducer
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.mqtt_sources import build_sources
 from plantwire.gateway.mqtt_transport import MqttTransport
+from plantwire.gateway.report_by_exception import Thinner, read_reporting
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.sparkplug.host import SparkplugHost
 from plantwire.gateway.token_cache import TokenCache
@@ -76,9 +78,12 @@ class Parts:
         self._rules: RuleFollower | None = None
         self._edge: EdgeAlarms | None = None
         self._local: LocalSocket | None = None
-        if settings.gateway_edge_alarms:
-            self._add_edge_alarms(authority)
-        intake = Intake(self._forwarder, metrics.ledger, self._edge)
+        if settings.gateway_edge_alarms or settings.gateway_reporting_file:
+            rules_file = settings.buffer_folder() / RULES_FILE
+            self._rules = RuleFollower(settings.kafka, rules_file, metrics.edge_alarms)
+        if settings.gateway_edge_alarms and self._rules is not None:
+            self._add_edge_alarms(authority, self._rules)
+        intake = Intake(self._forwarder, metrics.ledger, self._edge, self._thinner())
         self._mqtt = MqttTransport(settings, intake, metrics, build_sources(settings))
         self._sparkplug = SparkplugHost(settings, intake, metrics) if settings.sparkplug_host_id else None
         checks: dict[str, Check] = {"kafka": self._forwarder.ready, "mqtt": self._mqtt.ready}
@@ -115,8 +120,9 @@ class Parts:
     async def start(self) -> None:
         """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises."""
         await self._buffer.start()
-        if self._rules is not None and self._edge is not None:
+        if self._rules is not None:
             self._rules.start()
+        if self._edge is not None:
             self._edge.start(asyncio.get_running_loop(), self._forwarder.put_alarms)
         self._forwarder.start()
         self._working: list[asyncio.Task[Any]] = [
@@ -147,8 +153,9 @@ class Parts:
             await self._local.close()
         outcomes = await asyncio.gather(self._serving, *self._working, return_exceptions=True)
         records_left = await self._forwarder.close(timeout_s)
-        if self._rules is not None and self._edge is not None:
+        if self._edge is not None:
             await self._edge.close()
+        if self._rules is not None:
             await self._rules.close()
         if not await self._buffer.close(timeout_s):
             log.error("buffer_not_closed")
@@ -160,9 +167,22 @@ class Parts:
         log.info("gateway_stopped", mqtt_messages_left=mqtt_left, records_left=records_left)
         return in_order
 
-    def _add_edge_alarms(self, authority: TokenAuthority) -> None:
+    def _thinner(self) -> Thinner | None:
+        settings = self._settings
+        if settings.gateway_reporting_file is None or self._rules is None:
+            return None
+        thinner = Thinner(
+            read_reporting(settings.gateway_reporting_file),
+            self._rules,
+            self._metrics.thinning,
+            settings.gateway_reporting_metrics_max,
+            lambda: self._forwarder.mode is Mode.DIRECT,
+        )
+        self._forwarder.watch(thinner)
+        return thinner
+
+    def _add_edge_alarms(self, authority: TokenAuthority, rules: RuleFollower) -> None:
         settings, metrics = self._settings, self._metrics.edge_alarms
-        rules = RuleFollower(settings.kafka, settings.buffer_folder() / RULES_FILE, metrics)
 
         def active() -> Any:
             return edge.active
@@ -173,4 +193,4 @@ class Parts:
         local = LocalSocket(settings, settings.gateway_port, authority, metrics, active, rules_in_force)
         edge = EdgeAlarms(settings.gateway_edge_devices_max, rules, self._buffer, metrics, local.tell)
         self._forwarder.watch(edge)
-        self._rules, self._edge, self._local = rules, edge, local
+        self._edge, self._local = edge, local

@@ -17,12 +17,19 @@ from plantwire.gateway.chirpstack.settings import ChirpstackSettings
 from plantwire.gateway.decode_json import DecodeLimits
 from plantwire.gateway.edge_alarms.settings import EdgeAlarmSettings
 from plantwire.gateway.http_settings import HttpSettings
+from plantwire.gateway.reporting_settings import ReportingSettings
 from plantwire.gateway.sparkplug.settings import SparkplugSettings
 from plantwire.platform.settings import SharedSettings
 
 
 class GatewaySettings(
-    BufferSettings, HttpSettings, ChirpstackSettings, SparkplugSettings, EdgeAlarmSettings, SharedSettings
+    BufferSettings,
+    HttpSettings,
+    ReportingSettings,
+    ChirpstackSettings,
+    SparkplugSettings,
+    EdgeAlarmSettings,
+    SharedSettings,
 ):
     """Where the gateway listens, what it takes at most, and how long it waits."""
 

@@ -102,8 +102,8 @@ def _rule(reader: NodeReader, node: yaml.Node) -> AlarmRule | None:
         return None
     rule_id = _rule_id(reader, entries.get("id"))
     name = f"rule {rule_id!r}" if rule_id else "a rule"
-    devices = _device_glob(reader, entries.get("devices"), name)
-    metric = _metric_glob(reader, entries.get("metric"), name)
+    devices = read_device_glob(reader, entries.get("devices"), name)
+    metric = read_metric_glob(reader, entries.get("metric"), name)
     limits = _limits(reader, entries["limits"], name) if "limits" in entries else None
     on_delay_ms = _delay_ms(reader, entries, "on_delay_ms", name)
     off_delay_ms = _delay_ms(reader, entries, "off_delay_ms", name)
@@ -131,7 +131,8 @@ def _rule_id(reader: NodeReader, node: yaml.Node | None) -> str | None:
     return None
 
 
-def _device_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+def read_device_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+    """The device glob of what is called `name`; None where it is missing or wrong, which is reported."""
     what = f"'devices' of {name}"
     if node is None or (glob := reader.text(node, what, DEVICE_ID_MAX_CHARACTERS)) is None:
         return None
@@ -141,7 +142,8 @@ def _device_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str |
     return _glob(reader, node, what, glob)
 
 
-def _metric_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+def read_metric_glob(reader: NodeReader, node: yaml.Node | None, name: str) -> str | None:
+    """As `read_device_glob`, for metric names."""
     what = f"'metric' of {name}"
     if node is None or (glob := reader.text(node, what, METRIC_NAME_MAX_CHARACTERS)) is None:
         return None

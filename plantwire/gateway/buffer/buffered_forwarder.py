@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class EdgeWatch(Protocol):
-    """Who wants to know what the cloud heard of a device: `intake.EdgeDetection`."""
+    """Who wants to know what the cloud heard of a device: `intake.EdgeDetection`, report by exception."""
 
     def on_spilled(self, device_id: str, order: int) -> None:
         """See there."""
@@ -64,7 +64,7 @@ class BufferedForwarder:
         self._producer = producer
         self._buffer = buffer
         self._core = Durability(self, Policy(spill_after_ms=settings.gateway_spill_after_ms))
-        self._watch: EdgeWatch | None = None
+        self._watches: list[EdgeWatch] = []
         self._order = 0
         self._closing = False
         self._forgets: list[Record] = []
@@ -76,8 +76,8 @@ class BufferedForwarder:
         self._save_due_s = 0.0
 
     def watch(self, watch: EdgeWatch) -> None:
-        """Tell edge detection what becomes of its frames; before `start`."""
-        self._watch = watch
+        """Tell edge detection, or another, what becomes of frames; before `start`."""
+        self._watches.append(watch)
 
     def start(self) -> None:
         """Take over the ledger, start the live producer, and look at the clock from now on."""
@@ -166,7 +166,8 @@ class BufferedForwarder:
         """
         self._closing = True
         await self._producer.wait_idle(timeout_s)
-        self._core.spill(self._now_ms())
+        if self._core.undecided:
+            self._core.spill(self._now_ms())
         await self._producer.close()
         try:
             async with asyncio.timeout(timeout_s):
@@ -208,13 +209,13 @@ class BufferedForwarder:
 
     def spilled(self, record: Record) -> None:
         """See `durability.Actions`."""
-        if self._watch is not None:
-            self._watch.on_spilled(record.entry.device_id, record.order)
+        for watch in self._watches:
+            watch.on_spilled(record.entry.device_id, record.order)
 
     def delivered_with_state(self, record: Record) -> None:
         """See `durability.Actions`."""
-        if self._watch is not None:
-            self._watch.on_delivered_with_state(record.entry.device_id, record.order)
+        for watch in self._watches:
+            watch.on_delivered_with_state(record.entry.device_id, record.order)
 
     def probe(self) -> None:
         """See `durability.Actions`."""
