@@ -87,9 +87,11 @@ class Kafka(ServerProcess):
             java.jars("kafka")
             return
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
+        # As one word: an id may begin with a dash.
+        arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c"]
         result = run_command(
-            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments], FORMAT_TIMEOUT_S
+            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments, str(self._properties)],
+            FORMAT_TIMEOUT_S,
         )
         if result.code != 0:
             reason = result.output.strip().splitlines()[-1:]
