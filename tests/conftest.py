@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -26,8 +27,11 @@ from plantwire.stack.servers.redis import Redis
 READY_TIMEOUT_S = 60
 
 
+S = TypeVar("S", bound=ServerProcess)
+
+
 @contextmanager
-def running(server: ServerProcess) -> Iterator[ServerProcess]:
+def running(server: S) -> Iterator[S]:
     """The server, ready; stopped at the end."""
     server.prepare()
     server.start()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -30,12 +31,36 @@ _POLL_TIMEOUT_S: Final = 0.2
 _FLUSH_TIMEOUT_S: Final = 1.0
 _PROBE_TIMEOUT_S: Final = 1.0
 _PROBE_KEPT_S: Final = 1.0
+_NUMBERS: Final = re.compile(r"\d+")
 _HOUR_MS: Final = 3_600_000
 
 Answers = list[tuple[Record, KafkaError | None]]
 
 log = structlog.get_logger()
 kafka_log: Final = logging.getLogger("plantwire.gateway.kafka")
+_SAID_AGAIN_AFTER_S: Final = 60.0
+_SAID_MAX: Final = 256
+
+
+class _OnceAMinute(logging.Filter):
+    """librdkafka reports every attempt to connect, for as long as an outage lasts: once a minute will do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this was not said within the last minute; numbers (of attempts, of ms) do not count."""
+        text = _NUMBERS.sub("#", record.getMessage())
+        if record.created - self._said_s.get(text, 0.0) < _SAID_AGAIN_AFTER_S:
+            return False
+        if len(self._said_s) >= _SAID_MAX:
+            self._said_s.clear()
+        self._said_s[text] = record.created
+        return True
+
+
+kafka_log.addFilter(_OnceAMinute())
 
 
 def producer_configuration(settings: GatewaySettings) -> dict[str, Any]:

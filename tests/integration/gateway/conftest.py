@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plantwire.schemas import topics
+from tests.conftest import running
 from tests.integration.gateway.gateway_rig import GatewayProcess, Topic, create_topics
 
 
@@ -21,13 +22,8 @@ def kafka(kafka_bootstrap: str) -> str:
 @pytest.fixture(scope="session")
 def gateway(kafka: str, mqtt_url: str, servers_home: Path) -> Iterator[GatewayProcess]:
     """A gateway, ready."""
-    process = GatewayProcess(kafka, mqtt_url, servers_home / "gateway.log")
-    process.start()
-    try:
-        process.wait_ready(30)
+    with running(GatewayProcess(kafka, mqtt_url, servers_home / "gateway.log")) as process:
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.fixture

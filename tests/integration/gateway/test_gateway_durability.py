@@ -1,4 +1,7 @@
-"""Kill, stop and starve: no frame that was answered 202 is lost, and a 503 is never late."""
+"""Kill, stop and starve: no frame that was answered 202 is lost, and a 503 is never late.
+
+Outages of Kafka that the edge buffer bridges are in test_gateway_outage.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from plantwire.schemas import topics
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.kafka import Kafka
 from plantwire.stack.servers.process import wait_until
+from tests.conftest import running
 from tests.integration.gateway.gateway_rig import (
     GOOD,
     GatewayProcess,
@@ -31,13 +35,8 @@ from tests.integration.gateway.gateway_rig import (
 @pytest.fixture
 def own_gateway(kafka: str, mqtt_url: str, tmp_path: Path) -> Iterator[GatewayProcess]:
     """A gateway that the test may kill."""
-    process = GatewayProcess(kafka, mqtt_url, tmp_path / "gateway.log")
-    process.start()
-    try:
-        process.wait_ready(30)
+    with running(GatewayProcess(kafka, mqtt_url, tmp_path / "gateway.log")) as process:
         yield process
-    finally:
-        process.stop()
 
 
 def missing(topic: Topic, device_id: str, load: Load) -> set[int]:
@@ -67,85 +66,89 @@ def test_a_kill_loses_no_acknowledged_frame(own_gateway: GatewayProcess, raw: To
     assert not missing(raw, "killed", load)
 
 
-def test_without_kafka_the_answer_is_503_in_time(mqtt_url: str, tmp_path: Path) -> None:
+# Above what such a buffer takes at once.
+LARGE_FRAME = b'{"metrics": {%s}}' % b",".join(b'"%d": "%s"' % (n, b"x" * 8000) for n in range(10))
+SMALL_BUFFER = {
+    "PLANTWIRE_GATEWAY_BUFFER_MAX_BYTES": str(1024 * 1024),
+    "PLANTWIRE_GATEWAY_BUFFER_WAITING_MAX_BYTES": str(1024 * 1024),
+    "PLANTWIRE_GATEWAY_ACK_TIMEOUT_MS": "1000",
+    "PLANTWIRE_GATEWAY_SPILL_AFTER_MS": "200",
+}
+
+
+def test_what_neither_kafka_nor_the_buffer_takes_is_answered_503_in_time(
+    mqtt_url: str, tmp_path: Path
+) -> None:
     (nobody,) = free_ports(1)
     gateway = GatewayProcess(
         f"127.0.0.1:{nobody}",
         mqtt_url,
         tmp_path / "gateway.log",
-        PLANTWIRE_GATEWAY_ACK_TIMEOUT_MS="1000",
-        PLANTWIRE_GATEWAY_IN_FLIGHT_MAX="10",
-        PLANTWIRE_GATEWAY_FRAMES_PER_REQUEST_MAX="10",
+        **SMALL_BUFFER,
+        PLANTWIRE_GATEWAY_IN_FLIGHT_MAX="1",
+        PLANTWIRE_GATEWAY_FRAMES_PER_REQUEST_MAX="1",
     )
-    gateway.start()
-    try:
-        wait_until(gateway.probe_alive, 20, "gateway")
-        assert "kafka" in (gateway.probe() or "")
-        with gateway.client() as client:
-            started_s = time.monotonic()
-            response = client.post(path("starved"), content=GOOD)
-            assert time.monotonic() - started_s < 8
-            assert (response.status_code, response.json()["reason"]) == (503, "not-acknowledged")
-            assert int(response.headers["retry-after"]) >= 1
-            # The bound on what is in flight refuses at once, and frees itself.
-            body = b"[" + b",".join([GOOD] * 10) + b"]"
-            with ThreadPoolExecutor(3) as pool:
-                responses = list(pool.map(lambda _: client.post(path("starved"), content=body), range(3)))
-            reasons = sorted(response.json()["reason"] for response in responses)
-            assert reasons == ["in-flight-full", "in-flight-full", "not-acknowledged"]
+    with running(gateway), gateway.client() as client:
+        started_s = time.monotonic()
+        response = client.post(path("starved"), content=LARGE_FRAME)
+        assert time.monotonic() - started_s < 8
+        assert (response.status_code, response.json()["reason"]) == (503, "not-acknowledged")
+        assert int(response.headers["retry-after"]) >= 1
+        # With as much in flight as may be, the answer comes at once.
+        with ThreadPoolExecutor(3) as pool:
+            responses = list(pool.map(lambda _: client.post(path("starved"), content=LARGE_FRAME), range(3)))
+        reasons = sorted(response.json()["reason"] for response in responses)
+        assert reasons == ["in-flight-full", "in-flight-full", "not-acknowledged"]
         assert gateway.counted("frames_in_flight") == 0
-    finally:
-        gateway.stop()
+        assert gateway.counted("ledger_dropped_total", reason="returned", source="http") == 4
+        assert "the buffer" in (gateway.probe() or "")
+        # What the buffer has room for is taken all the same.
+        wait_until(
+            lambda: None if client.post(path("starved"), content=GOOD).status_code == 202 else "refused",
+            20,
+            "buffer",
+        )
+        assert gateway.probe() is None
+        report = client.get("/ledger").json()
+        assert report["identity_holds"]
+        assert report["total"]["buffered"] >= 1
 
 
-def test_a_kafka_that_hangs_and_one_that_is_killed(mqtt_url: str, tmp_path: Path) -> None:
+def test_mqtt_messages_that_nobody_takes_are_held_up_to_the_bound_and_none_is_forgotten(
+    mqtt_url: str, tmp_path: Path
+) -> None:
     broker = Kafka(tmp_path / "kafka", *free_ports(2), tmp_path / "kafka.log")
-    broker.prepare()
-    broker.start()
-    gateway = GatewayProcess(
-        broker.bootstrap,
-        mqtt_url,
-        tmp_path / "gateway.log",
-        PLANTWIRE_GATEWAY_ACK_TIMEOUT_MS="1500",
-        PLANTWIRE_GATEWAY_MQTT_IN_FLIGHT_MAX="10",
-    )
-    try:
-        broker.wait_ready(60)
+    with running(broker):
         create_topics(broker.bootstrap)
-        gateway.start()
-        gateway.wait_ready(30)
-        publisher = mqtt_publisher(mqtt_url, "outage-publisher")
-        load = Load(gateway, "outage")
-        load.wait_for(100)
-        assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
-        try:
-            # Five times what the gateway may hold: it stops reading, and forgets none.
-            for number in range(50):
-                body = b'{"sequence": %d, "metrics": {"t": 1}}' % number
-                publish(publisher, "devices/outage-mqtt/telemetry", body)
-            with gateway.client() as client:
-                started_s = time.monotonic()
-                assert client.post(path("outage-one"), content=GOOD).status_code == 503
-                assert time.monotonic() - started_s < 10
-            assert 0 < gateway.counted("mqtt_messages_held") <= 10
-        finally:
-            os.kill(broker.pid, signal.SIGCONT)
-        load.wait_for(100)
-        os.kill(broker.pid, signal.SIGKILL)
-        broker.stop()
-        broker.start()
-        broker.wait_ready(60)
-        load.wait_for(100)
-        load.stop()
-        assert set(load.statuses) == {202, 503}, load.statuses
-        topic = Topic(broker.bootstrap, topics.TELEMETRY_RAW)
-        lost = missing(topic, "outage", load)
-        topic.read_until(lambda m: {f.sequence for f in frames_of(m, "outage-mqtt")} == set(range(50)))
-        topic.close()
-        publisher.disconnect()
-        publisher.loop_stop()
-        assert not lost
-    finally:
-        gateway.stop()
-        broker.stop()
+        gateway = GatewayProcess(
+            broker.bootstrap,
+            mqtt_url,
+            tmp_path / "gateway.log",
+            **SMALL_BUFFER,
+            PLANTWIRE_GATEWAY_MQTT_IN_FLIGHT_MAX="10",
+        )
+        with running(gateway):
+            publisher = mqtt_publisher(mqtt_url, "outage-publisher")
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGSTOP)
+            try:
+                # Five times what the gateway may hold: it stops reading, and forgets none.
+                for number in range(50):
+                    body = LARGE_FRAME[:-1] + b', "sequence": %d}' % number
+                    publish(publisher, "devices/outage-mqtt/telemetry", body)
+                labels = {"transport": "mqtt-json", "reason": "not-acknowledged"}
+                wait_until(
+                    lambda: None if gateway.counted("unavailable_total", **labels) else "none yet",
+                    20,
+                    "retries",
+                )
+                assert 0 < gateway.counted("mqtt_messages_held") <= 10
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+            topic = Topic(broker.bootstrap, topics.TELEMETRY_RAW)
+            topic.read_until(
+                lambda m: {f.sequence for f in frames_of(m, "outage-mqtt")} == set(range(50)), 40
+            )
+            topic.close()
+            publisher.disconnect()
+            publisher.loop_stop()
