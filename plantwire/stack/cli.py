@@ -3,7 +3,8 @@
 In: arguments and the environment. Out: text for people on stderr, data (tokens, JSON) on stdout; exit code
 0 when it did what was asked, 1 when not, 2 for a wrong command line.
 Guarantees: what a person can put right is one line that says how; only bugs show a traceback.
-Not here: the work (launcher.py, status.py, checks.py), rules (rules_cli.py), the plant (simulator/).
+Not here: the work (launcher.py, status.py, checks.py), rules (rules_cli.py), the ledger (ledger_cli.py), the
+plant (simulator/).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from plantwire.schemas.identifiers import is_device_id
 from plantwire.simulator.cli import simulate
 from plantwire.stack import checks, launcher, presentation, rules_cli
 from plantwire.stack.errors import StackError
+from plantwire.stack.ledger_cli import ledger
 from plantwire.stack.progress import Progress
 from plantwire.stack.secret import token_secret
 from plantwire.stack.settings import Addresses, StackSettings, load_settings
@@ -38,7 +40,7 @@ from plantwire.stack.status import examine, settings_of
 
 DASHBOARD_TOKEN_LIFETIME_S = 12 * 3600
 STATUS_POLL_INTERVAL_S = 0.5
-DATA_FOLDERS = ("kafka", "redis", "postgres", "postgres.new", "mqtt", "flink", "logs", "run")
+DATA_FOLDERS = ("kafka", "redis", "postgres", "postgres.new", "mqtt", "gateway", "flink", "logs", "run")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 app = typer.Typer(
@@ -49,14 +51,15 @@ app = typer.Typer(
 )
 app.add_typer(rules_cli.app)
 app.command()(simulate)
+app.command()(ledger)
 
 _console = Console(stderr=True)
 
 
 @app.callback()
 def _before(context: typer.Context) -> None:
-    # Rules and the simulated plant go to the stack that runs in this home, whatever ports it has.
-    if context.invoked_subcommand in ("rules", "simulate"):
+    # Rules, the simulated plant and the ledger are those of the stack in this home, whatever ports it has.
+    if context.invoked_subcommand in ("rules", "simulate", "ledger"):
         settings = load_settings()
         if (snapshot := launcher.running(settings)) is not None:
             for name, value in settings_of(snapshot, settings.home).variables().items():
