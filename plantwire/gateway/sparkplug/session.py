@@ -335,7 +335,7 @@ class EdgeNodeSession:
         return digest == self._digest and payload.HasField("seq") and payload.seq == self._tracker.newest
 
     def _note_order(self, turn: Turn, payload: Payload) -> bool:
-        """Note the message's place in the order; True where it had been missing."""
+        """Note the message's place in the order; True where later ones came before it."""
         if not payload.HasField("seq") or payload.seq >= SEQUENCES:
             turn.notes.append(Note.SEQUENCE_MISSING)
             return False
@@ -346,7 +346,7 @@ class EdgeNodeSession:
             turn.notes.append(Note.SEQUENCE_GAP)
             if self._reorder_by_ms is None:
                 self._reorder_by_ms = turn.now_ms + self._limits.reorder_timeout_ms
-            return False
+            return order is Order.BEHIND
         turn.notes.append(Note.SEQUENCE_FILLED)
         if order is Order.COMPLETES:
             self._reorder_by_ms = None

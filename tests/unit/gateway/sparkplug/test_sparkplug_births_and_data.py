@@ -211,6 +211,9 @@ def test_null_in_a_birth_and_in_data() -> None:
     plant.take("NDATA", payload([metric(alias=1, value=2.0, field="double_value")], 1))
     frame = only(plant.take("NDATA", payload([metric(alias=1, is_null=True)], 2)))
     assert frame.metrics == (Metric("a"),)
+    # Null is null, even with a value beside it.
+    both = metric(alias=1, value=2.0, field="double_value", is_null=True)
+    assert only(plant.take("NDATA", payload([both], 3))).metrics == (Metric("a"),)
 
 
 def test_a_births_values_are_of_the_time_of_the_birth() -> None:
@@ -336,20 +339,20 @@ def test_transient_values_travel_in_frames_of_their_own() -> None:
     plant = Plant().born()
     data = payload(
         [
-            metric(alias=2, value=1.0, field="double_value"),
-            metric(alias=3, value="manual", field="string_value", is_transient=True),
+            metric(alias=2, value=1.0, field="double_value", is_transient=True),
+            metric(alias=3, value="manual", field="string_value"),
         ],
         2,
     )
     frames = plant.take("DDATA", data).frames
-    assert [(frame.protocol, list(by_name(frame))) for frame in frames] == [
-        (PROTOCOL, ["temperature"]),
-        (PROTOCOL_TRANSIENT, ["mode"]),
+    assert [(frame.protocol, frame.metrics) for frame in frames] == [
+        (PROTOCOL, (Metric("mode", None, "manual"),)),
+        (PROTOCOL_TRANSIENT, (Metric("temperature", 1.0),)),
     ]
     stale = plant.take("DDEATH", payload([], 3)).frames
     assert [(frame.protocol, list(by_name(frame))) for frame in stale] == [
-        (PROTOCOL, ["temperature"]),
-        (PROTOCOL_TRANSIENT, ["mode"]),
+        (PROTOCOL, ["mode"]),
+        (PROTOCOL_TRANSIENT, ["temperature"]),
     ]
 
 
@@ -369,8 +372,11 @@ def test_quality_and_what_cannot_be_carried() -> None:
     )
     assert outcome.notes == (Note.VALUE_NOT_FINITE,)
     assert not outcome.rejected
+    doubted = metric(alias=2, value=21.0, field="double_value", quality=0)
+    frame = only(plant.take("DDATA", payload([doubted], 3)))
+    assert frame.metrics == (Metric("temperature", 21.0, None, QUALITY_BAD),)
     # A quality lasts as long as the value that it came with.
-    frame = only(plant.take("DDATA", payload([metric(alias=3, value="auto", field="string_value")], 3)))
+    frame = only(plant.take("DDATA", payload([metric(alias=3, value="auto", field="string_value")], 4)))
     assert frame.metrics[0].quality == QUALITY_GOOD
 
 

@@ -119,8 +119,9 @@ def test_a_ddeath_makes_the_device_stale_as_of_its_payloads_time() -> None:
     assert only(plant.take("NDATA", voltage(13.0, 4))).metrics == (Metric("voltage", 13.0),)
     assert refused(plant.take("DDATA", temperature(1.0, 5))) == [Reason.NOT_BORN]
     assert plant.take("DDEATH", payload([], 6)).notes == (Note.DEATH_IGNORED,)
-    outcome = plant.take("DBIRTH", press_birth(7, NOW_MS + 4000))
-    assert by_name(outcome.frames[0])["temperature"].quality == QUALITY_GOOD
+    (frame,) = plant.take("DBIRTH", press_birth(7, NOW_MS + 2900)).frames
+    assert by_name(frame)["temperature"].quality == QUALITY_GOOD
+    assert frame.event_time_ms == NOW_MS + 3001  # after the death, whatever the birth says
 
 
 def test_a_ddeath_without_a_usable_time_is_as_of_its_receipt() -> None:
@@ -249,6 +250,15 @@ def test_a_gap_starts_the_timer_and_its_end_asks_for_a_rebirth() -> None:
     assert only(plant.take("DDATA", temperature(23.0, 5)))
 
 
+def test_a_second_gap_does_not_put_the_end_of_the_timer_off() -> None:
+    plant = Plant().born()
+    plant.take("DDATA", temperature(22.0, 4))
+    plant.pass_ms(1500)
+    assert timers(plant.take("DDATA", temperature(23.0, 9))) == []
+    plant.pass_ms(500)
+    assert rebirths(plant.expire()) == [RebirthReason.SEQUENCE_GAP]
+
+
 @pytest.mark.sparkplug("tck-id-operational-behavior-host-reordering-success")
 def test_missing_messages_that_come_in_time_end_the_timer() -> None:
     plant = Plant().born()
@@ -268,6 +278,19 @@ def test_missing_messages_that_come_in_time_end_the_timer() -> None:
     # The late value was not the last one.
     press = plant.take("DDEATH", payload([], 5)).frames[0]
     assert by_name(press)["temperature"].number == 24.0
+
+
+def test_a_message_that_comes_after_its_timeout_is_late_too() -> None:
+    plant = Plant().born()
+    plant.take("DDATA", temperature(24.0, 3, NOW_MS + 3))
+    plant.pass_ms(2000)
+    assert rebirths(plant.expire()) == [RebirthReason.SEQUENCE_GAP]
+    # What is missing is given up: another gap can close.
+    plant.take("NDATA", voltage(1.0, 5))
+    assert timers(plant.take("NDATA", voltage(1.0, 4))) == [None]
+    late = plant.take("DDATA", temperature(23.0, 2, NOW_MS + 2))
+    assert late.notes == (Note.SEQUENCE_GAP,)
+    assert [frame.metrics[0].number for frame in late.frames] == [23.0, 24.0]
 
 
 def test_only_a_message_that_was_missing_is_followed_by_newer_values() -> None:
@@ -371,6 +394,18 @@ def test_rebirth_requests_are_limited_and_a_deferred_one_comes_in_time() -> None
     assert birth.effects == ()
     plant.pass_ms(60_000)
     assert plant.expire() == Outcome()
+
+
+def test_a_birth_withdraws_what_was_asked() -> None:
+    plant = Plant(rebirth_first_ms=5000).born()
+    for seq in (2, 3):
+        plant.take("DDATA", payload([metric(alias=77, value=1, field="int_value")], seq))
+    assert timers(plant.take("NBIRTH", node_birth(metric("voltage", pb.Float, 12.5, alias=1), bd=1))) == [
+        None
+    ]
+    plant.pass_ms(60_000)
+    assert plant.expire() == Outcome()
+    assert plant.take("NDATA", voltage(1.0, 1)).effects == ()
 
 
 def test_a_request_that_is_not_answered_is_made_again_while_the_node_talks() -> None:
