@@ -40,11 +40,6 @@ class SequenceTracker:
         self._missing: set[int] = set()
         self._lost = False
 
-    @property
-    def newest(self) -> int:
-        """The number furthest on so far."""
-        return (self._next - 1) % SEQUENCES
-
     def take(self, sequence: int) -> Order:
         """Note `sequence`, 0 to 255."""
         if sequence == self._next:

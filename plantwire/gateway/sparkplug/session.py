@@ -331,8 +331,8 @@ class EdgeNodeSession:
         )
 
     def _is_repeated(self, payload: Payload, digest: int) -> bool:
-        """Whether this is the message before once more."""
-        return digest == self._digest and payload.HasField("seq") and payload.seq == self._tracker.newest
+        """Whether this is the message before once more, its number included."""
+        return digest == self._digest and payload.HasField("seq")
 
     def _note_order(self, turn: Turn, payload: Payload) -> bool:
         """Note the message's place in the order; True where later ones came before it."""

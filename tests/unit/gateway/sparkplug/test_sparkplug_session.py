@@ -313,6 +313,16 @@ def test_the_same_message_again_is_not_forwarded_again() -> None:
     # Another message with the same number is no repetition.
     other = plant.take("DDATA", temperature(23.0, 2))
     assert (len(other.frames), other.notes) == (1, (Note.SEQUENCE_GAP,))
+    # Nor is one without a number, which may well say the same twice.
+    for _ in range(2):
+        assert only(plant.take("DDATA", temperature(24.0, None)))
+
+
+def test_a_late_message_again_is_not_forwarded_again() -> None:
+    plant = Plant().born()
+    plant.take("NDATA", voltage(1.0, 3))
+    assert plant.take("DDATA", temperature(22.0, 2)).frames
+    assert plant.take("DDATA", temperature(22.0, 2)) == Outcome(notes=(Note.SEQUENCE_REPEATED,))
 
 
 def test_messages_without_a_number_are_taken() -> None:
