@@ -45,6 +45,8 @@ class BrokerAddress(msgspec.Struct, frozen=True):
     port: int
     tls: bool
     tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
     username: str | None
     password: str | None
     client_id: str
@@ -62,11 +64,27 @@ class BrokerAddress(msgspec.Struct, frozen=True):
             port=url.port or _PORTS[url.scheme],
             tls=url.scheme == "mqtts",
             tls_ca=str(settings.mqtt_tls_ca) if settings.mqtt_tls_ca else None,
+            tls_cert=str(settings.mqtt_tls_cert) if settings.mqtt_tls_cert else None,
+            tls_key=str(settings.mqtt_tls_key) if settings.mqtt_tls_key else None,
             username=settings.mqtt_username or (unquote(url.username) if url.username else None),
             password=password or (unquote(url.password) if url.password else None),
             client_id=settings.mqtt_client_id,
             keepalive_s=settings.gateway_mqtt_keepalive_s,
         )
+
+
+def _tls_context(address: BrokerAddress) -> ssl.SSLContext:
+    """Raises `MqttUnreachableError` with the setting whose file cannot be used."""
+    setting, file = "PLANTWIRE_MQTT_TLS_CA", address.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=file)
+        if address.tls_cert is not None:
+            setting, file = "PLANTWIRE_MQTT_TLS_CERT", address.tls_cert
+            # An empty password, or OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(file, address.tls_key, password="")
+    except (OSError, ValueError) as error:
+        raise MqttUnreachableError(f"{setting} ({file}) cannot be used: {error}") from None
+    return context
 
 
 class Will(msgspec.Struct, frozen=True):
@@ -193,7 +211,7 @@ class MqttConnection:
     def _connect(self) -> None:
         address = self._address
         if address.tls:
-            self._client.tls_set_context(ssl.create_default_context(cafile=address.tls_ca))
+            self._client.tls_set_context(_tls_context(address))
         if address.username is not None:
             self._client.username_pw_set(address.username, address.password)
         self._client.connect_timeout = _CONNECT_TIMEOUT_S

@@ -88,6 +88,12 @@ class GatewaySettings(
     mqtt_tls_ca: Path | None = Field(
         None, description="PEM file of authorities for mqtts://; the system's where unset."
     )
+    mqtt_tls_cert: Path | None = Field(
+        None, description="PEM file with our certificate for mqtts://, where the broker wants one."
+    )
+    mqtt_tls_key: Path | None = Field(
+        None, description="PEM file with its key, without a password; unset: it is in the certificate's file."
+    )
 
     @model_validator(mode="after")
     def _a_full_request_fits(self) -> Self:

@@ -86,6 +86,18 @@ def test_frames_arrive_over_tls_from_who_may_send_them(
         assert [f.sequence for f in frames_of(raw.messages, "press-2")] == [3]
 
 
+def test_a_broker_that_wants_a_certificate_gets_ours(
+    broker: SecuredBroker, kafka: str, tmp_path: Path
+) -> None:
+    certificate = {
+        "PLANTWIRE_MQTT": broker.mutual_url,
+        "PLANTWIRE_MQTT_TLS_CERT": str(broker.certificates.client_certificate),
+        "PLANTWIRE_MQTT_TLS_KEY": str(broker.certificates.client_key),
+    }
+    with gateway_at(broker, kafka, tmp_path / "gateway.log", **certificate) as gateway:
+        gateway.wait_ready(30)
+
+
 def _foreign_authority(broker: SecuredBroker) -> dict[str, str]:
     return {"PLANTWIRE_MQTT_TLS_CA": str(broker.certificates.foreign_authority)}
 
@@ -115,6 +127,13 @@ def _no_certificate(broker: SecuredBroker) -> dict[str, str]:
     return {"PLANTWIRE_MQTT": broker.mutual_url}
 
 
+def _missing_certificate(broker: SecuredBroker) -> dict[str, str]:
+    return {
+        "PLANTWIRE_MQTT": broker.mutual_url,
+        "PLANTWIRE_MQTT_TLS_CERT": str(broker.certificates.folder / "none.pem"),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -125,6 +144,7 @@ def _no_certificate(broker: SecuredBroker) -> dict[str, str]:
         (_wrong_password_in_the_url, "the broker refuses us"),
         (_may_not_subscribe, "the broker refuses the subscription"),
         (_no_certificate, "no MQTT broker"),
+        (_missing_certificate, "none.pem) cannot be used"),
     ],
 )
 def test_what_is_amiss_is_said_and_no_secret_with_it(
