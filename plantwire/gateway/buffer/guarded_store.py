@@ -89,18 +89,12 @@ class GuardedStore:
         """Make changes, whatever the disk says. Never raises for a fault of the disk."""
         outcome = Outcome([])
         puts = list(changes.puts)
-        if puts and not self._hold_reserve():
-            # Nothing new into the last space: it is for forgetting, which is what makes room.
-            outcome.puts = [
-                BufferRefusedError("no space to keep in reserve: the disk is full or failing") for _ in puts
-            ]
-            puts = []
+        if puts:
+            self._hold_reserve()
         rest = Changes((), changes.forgotten, changes.saved)
         try:
-            receipt = self._apply(Changes(puts, changes.forgotten, changes.saved))
-            if puts:
-                outcome.puts = list(receipt.ids)
-            outcome.gone = receipt.gone
+            receipt = self._apply(changes)
+            outcome.puts, outcome.gone = list(receipt.ids), receipt.gone
         except NoRoomError:
             self._try(rest, outcome)
             outcome.puts += [self._try_put(put) for put in puts]
@@ -181,16 +175,17 @@ class GuardedStore:
         finally:
             self._folder.release()
 
-    def _hold_reserve(self) -> bool:
+    def _hold_reserve(self) -> None:
         self._reserved = self._folder.hold_reserve(self._bounds.reserve_bytes)
-        return self._reserved
 
     def _give_reserve(self) -> None:
         self._reserved = False
         self._folder.give_reserve()
 
     def _apply(self, changes: Changes) -> Receipt:
-        receipt = self._guarded(lambda store: store.apply(changes))
+        # The last space is not for new entries but for forgetting, which is what makes room: without a
+        # reserve they find theirs in pages that are free, or none.
+        receipt = self._guarded(lambda store: store.apply(changes, grow=self._reserved))
         self._faults = 0
         self._drops += receipt.drops
         return receipt
@@ -248,7 +243,8 @@ class GuardedStore:
         if store is None:
             return
         with contextlib.suppress(*_FAULTS):
-            store.checkpoint(free=True)
+            # The log keeps its length: forgetting then writes where the disk has space already.
+            store.checkpoint()
         self._faults += 1
         # Not at once: the connection knows which part of the log did not reach the disk, and writes it again.
         if self._faults >= _FAULTS_MAX and not isinstance(error, apsw.FullError):
@@ -290,7 +286,7 @@ class GuardedStore:
         # Before anything is acknowledged on top of it: what an earlier process wrote into the log, but could
         # not sync, reads well now and is gone after a loss of power.
         with contextlib.suppress(apsw.FullError):
-            store.checkpoint(free=True)
+            store.checkpoint()
         beside = self._folder.read_counts()
         told = recorded or beside or Totals()
         store.replace_totals(settled(recorded, beside))

@@ -68,12 +68,14 @@ class Rescue:
         generation = self._folder.generations()[-1]
         damaged, unfinished = self._folder.database(generation), self._folder.unfinished(generation + 1)
         self._folder.clear_unfinished()
-        self._folder.give_reserve()  # the copy needs room before the original is out of the way
+        # Room to finish, should the disk not hold two copies.
+        self._folder.hold_reserve(self._bounds.reserve_bytes)
         create_database(unfinished, self._vfs)
         store = Store.open(unfinished, self._bounds, self._now_ms, self._vfs)
         try:
-            beside = None if known else self._folder.read_counts()
-            recorded = known or self._recorded(generation)
+            # A log that is cut off shows an earlier state, in which entries that were forgotten are back.
+            beside = known or self._folder.read_counts()
+            recorded = self._recorded(generation)
             told = recorded or beside or Totals()
             totals = settled(recorded, beside)
             self._copy(generation, store, totals.next_id)
@@ -124,6 +126,8 @@ class Rescue:
         except apsw.FullError:
             # With two copies the disk is full: what is in the new one is worth more than none at all.
             log.error("edge-buffer-rescue-incomplete", reason="the disk is full")
+            self._folder.give_reserve()
+            store.checkpoint(free=True)
         except apsw.Error as error:
             log.error("edge-buffer-unreadable", reason=str(error))
 

@@ -49,6 +49,7 @@ class Store:
         self._now_ms = now_ms
         self._log_pages = 0
         self._in_doubt = False
+        self._may_grow = True
         connection.set_wal_hook(self._note_log)
 
     @classmethod
@@ -60,14 +61,20 @@ class Store:
         connection = open_database(path, vfs, bounds.file_pages_max)
         store = cls(connection, path, bounds, now_ms)
         try:
+            # Beyond this length the log's space is given back when it is begun anew.
+            store._rows(f"PRAGMA journal_size_limit = {bounds.checkpoint_bytes}")
             store._load()
         except BaseException:
             store.abandon()
             raise
         return store
 
-    def apply(self, changes: Changes) -> Receipt:
-        """Commit; raises `NoRoomError`, or SQLite's error, with nothing done."""
+    def apply(self, changes: Changes, *, grow: bool = True) -> Receipt:
+        """Commit; raises `NoRoomError`, or SQLite's error, with nothing done. The file may `grow`, or not."""
+        if grow != self._may_grow:
+            self._may_grow = grow
+            pages_max = self._bounds.file_pages_max if grow else self._pages("page_count")
+            self._rows(f"PRAGMA max_page_count = {pages_max}")
         draft = self.totals.copy()
         saved_bytes = self._saved_bytes + small_values.size_change_bytes(self.saved, changes.saved)
         if saved_bytes > max(self._saved_bytes, self._bounds.saved_max_bytes):
@@ -199,8 +206,7 @@ class Store:
         return self._log_pages * _FRAME_BYTES >= self._bounds.checkpoint_bytes
 
     def checkpoint(self, *, free: bool = False) -> None:
-        """Copy the log into the database; with `free`, or where it outgrew its bound, free its space."""
-        free = free or self.log_bytes() > self._bounds.wal_max_bytes
+        """Copy the log into the database, so that the next commit begins it anew; `free` its space now."""
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if free else apsw.SQLITE_CHECKPOINT_PASSIVE
         pages, copied = self._connection.wal_checkpoint(mode=mode)
         if copied >= pages:
@@ -352,7 +358,16 @@ class Store:
     def _commit(self, draft: Totals) -> None:
         draft.transaction = max(draft.transaction, self.totals.transaction) + 1
         self._connection.execute("INSERT OR REPLACE INTO totals VALUES (1, ?)", (draft.encode(),))
-        self._connection.execute("COMMIT")
+        try:
+            self._connection.execute("COMMIT")
+        except apsw.Error:
+            if self._connection.in_transaction or not self._is_committed(draft):
+                raise
+
+    def _is_committed(self, draft: Totals) -> bool:
+        # An error that came when all was done, such as from shortening the log.
+        written = self._rows("SELECT CAST(value AS BLOB) FROM totals")
+        return bool(written) and written[0][0] == draft.encode()
 
     def _roll_back(self) -> None:
         # SQLite may have done so by itself.
