@@ -109,6 +109,12 @@ class GatewaySettings(
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_key_has_its_certificate(self) -> Self:
+        if self.mqtt_tls_key is not None and self.mqtt_tls_cert is None:
+            raise ValueError("PLANTWIRE_MQTT_TLS_KEY is set without PLANTWIRE_MQTT_TLS_CERT")
+        return self
+
     def decode_limits(self) -> DecodeLimits:
         """What the decoder takes at most."""
         return DecodeLimits(

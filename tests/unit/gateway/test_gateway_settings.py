@@ -33,6 +33,7 @@ def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ("GATEWAY_IN_FLIGHT_MAX", "999"),
         ("GATEWAY_BODY_MEMORY_BYTES", "1000"),
         ("MQTT_CLIENT_ID", "a b"),
+        ("MQTT_TLS_KEY", "/key-without-a-certificate.pem"),
     ],
 )
 def test_a_value_out_of_range_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
