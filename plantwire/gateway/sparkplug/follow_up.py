@@ -28,6 +28,7 @@ from plantwire.schemas.records import TelemetryFrame
 
 TRANSPORT: Final = "sparkplug"
 _BATCH_FRAMES: Final = 1000
+_NOT_QUEUED: Final = "rebirth-not-queued"
 
 log = structlog.get_logger()
 
@@ -166,8 +167,9 @@ class FollowUp:
 
     def _ask(self, request: RequestRebirth) -> None:
         if not self._pace.ask(request):
-            # Its next message asks again. There is room for each edge node that is followed.
-            log.warning("sparkplug_rebirth_not_queued", edge_node=request.edge_node)
+            # There is room for each edge node that is followed, so these are forgotten ones. The next message
+            # of such a node asks again.
+            self._counted.notes.labels(_NOT_QUEUED).inc()
             return
         self._send_due()
 
@@ -180,7 +182,8 @@ class FollowUp:
                 command_topic(request.edge_node, None), rebirth_request(time.time_ns() // 1_000_000)
             )
             self._counted.rebirths.labels(request.reason.value).inc()
-            log.info("sparkplug_rebirth_requested", edge_node=request.edge_node, reason=request.reason.value)
+            # A thousand of these follow a restart: counted, and logged for those who look for one node.
+            log.debug("sparkplug_rebirth_requested", edge_node=request.edge_node, reason=request.reason.value)
         self._counted.rebirths_waiting.set(len(self._pace))
         if self._next_rebirths is not None:
             self._next_rebirths.cancel()

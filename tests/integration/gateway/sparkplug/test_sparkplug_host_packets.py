@@ -16,7 +16,7 @@ from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.sparkplug.commands import CommandRefusedError
 from plantwire.gateway.sparkplug.host import SparkplugHost
-from plantwire.gateway.sparkplug.outcome import EdgeNodeId
+from plantwire.gateway.sparkplug.outcome import EdgeNodeId, SparkplugLimits
 from plantwire.schemas.records import QUALITY_GOOD, QUALITY_STALE, TelemetryFrame
 from plantwire.schemas.sparkplug import sparkplug_b_pb2 as pb
 from tests.integration.gateway.sparkplug.recording_broker import (
@@ -391,6 +391,24 @@ async def test_a_refused_subscription_is_said_and_tried_again(broker: RecordingB
     assert broker.published() == []
     broker.refuses_subscriptions = False
     await broker.wait_for(lambda _: broker.published(STATE))
+    await rig.close()
+
+
+async def test_a_node_that_is_silent_for_long_is_asked_and_then_forgotten(
+    broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plantwire.gateway.sparkplug.host._HOUSEKEEPING_S", 0.05)
+    monkeypatch.setattr("plantwire.gateway.sparkplug.edge_nodes._SILENCE_GRACE_MS", 300)
+    monkeypatch.setattr(
+        "plantwire.gateway.sparkplug.host.limits_of", lambda _settings: SparkplugLimits(silent_forget_ms=200)
+    )
+    rig = Rig(broker)
+    await rig.online()
+    broker.deliver("spBv1.0/G/NBIRTH/Press", birth())
+    await broker.wait_for(lambda _: broker.published("spBv1.0/G/NCMD/Press"))
+    await rig.until(lambda: rig.intake.frames[-1].metrics[0].quality == QUALITY_STALE)
+    known = {"state": "known"}
+    assert rig.metrics.registry.get_sample_value("plantwire_gateway_sparkplug_edge_nodes", known) == 0
     await rig.close()
 
 
