@@ -120,7 +120,8 @@ class EdgeNodeSession:
             table = self._let_go(device)
             if table is not None:
                 self._mark_stale(turn, table, turn.received_ms)
-        self.rebirths.want(turn, RebirthReason.MALFORMED)
+        if rejected.reason is Reason.NOT_PROTOBUF:
+            self.rebirths.want(turn, RebirthReason.MALFORMED)
         return self._finish(turn)
 
     def expire(self, received_us: int, now_ms: int) -> Outcome:
@@ -159,7 +160,7 @@ class EdgeNodeSession:
         if refused is not None:
             turn.refuse_as(refused)
             self._end(turn)
-            self.rebirths.want(turn, RebirthReason.INVALID_BIRTH)
+            self._want_another_birth(turn, refused)
             return
         bdseq = bdseq_of(payload)
         if bdseq is None:
@@ -204,11 +205,7 @@ class EdgeNodeSession:
 
     def _take_device_birth(self, turn: Turn, device: str, payload: Payload) -> None:
         before = self._let_go(device)
-        known = len(self.devices) + len(self._unconfirmed)
-        if before is None and known >= self._limits.devices_per_node_max:
-            turn.refuse(Reason.TOO_MANY_DEVICES, f"An edge node with more than {known} devices.")
-            return
-        device_id = before.device_id if before is not None else device_id_of(self.edge_node, device)
+        device_id = before.device_id if before is not None else self._identify(device)
         if isinstance(device_id, Rejected):
             turn.refuse_as(device_id)
             return
@@ -218,7 +215,7 @@ class EdgeNodeSession:
             turn.refuse_as(refused)
             if before is not None:
                 self._mark_stale(turn, before, turn.received_ms)
-            self.rebirths.want(turn, RebirthReason.INVALID_BIRTH)
+            self._want_another_birth(turn, refused)
             return
         self.devices[device] = table
         self._aliases.update(table.aliases)
@@ -239,18 +236,33 @@ class EdgeNodeSession:
         elif device in self._dead_devices:
             turn.notes.append(Note.DEATH_IGNORED)
         else:
-            self._refuse_unborn_device(turn, MessageType.DDEATH)
+            self._refuse_unborn_device(turn, MessageType.DDEATH, device)
 
     def _take_device_data(self, turn: Turn, device: str, payload: Payload, late: bool) -> None:
         table = self.devices.get(device)
         if table is None:
-            self._refuse_unborn_device(turn, MessageType.DDATA)
+            self._refuse_unborn_device(turn, MessageType.DDATA, device)
         else:
             self._take_data(turn, table, payload, late)
 
-    def _refuse_unborn_device(self, turn: Turn, message: MessageType) -> None:
+    def _refuse_unborn_device(self, turn: Turn, message: MessageType, device: str) -> None:
+        device_id = self._identify(device)
+        if isinstance(device_id, Rejected):  # its birth would be refused too
+            turn.refuse_as(device_id)
+            return
         turn.refuse(Reason.NOT_BORN, f"{message} of a device whose birth is not known.")
         self.rebirths.want(turn, RebirthReason.BEFORE_BIRTH)
+
+    def _want_another_birth(self, turn: Turn, refused: Rejected) -> None:
+        if refused.reason is Reason.INVALID_BIRTH:  # one that was out of bounds would be so again
+            self.rebirths.want(turn, RebirthReason.INVALID_BIRTH)
+
+    def _identify(self, device: str) -> str | Rejected:
+        """The device id of a device that is not known, or why it cannot be born."""
+        known = len(self.devices) + len(self._unconfirmed)
+        if known >= self._limits.devices_per_node_max:
+            return Rejected(Reason.TOO_MANY_DEVICES, f"An edge node with more than {known} devices.")
+        return device_id_of(self.edge_node, device)
 
     def _take_data(self, turn: Turn, table: MetricTable, payload: Payload, late: bool) -> None:
         times = Times(self._payload_ms(turn, payload), turn.received_ms + self._limits.time_ahead_max_ms)

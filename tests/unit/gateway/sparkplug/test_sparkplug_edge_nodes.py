@@ -87,8 +87,10 @@ def test_names_too_long_for_a_device_id() -> None:
     outcome = Plant().take("NBIRTH", birth(), long)
     assert (refused(outcome), outcome.effects) == ([Reason.INVALID_DEVICE_ID], ())
     plant = Plant().born()
-    outcome = plant.take("DBIRTH", press_birth(2), device="d" * 120)
-    assert (refused(outcome), rebirths(outcome)) == ([Reason.INVALID_DEVICE_ID], [])
+    # Another birth would not help, so none is asked for.
+    for seq, kind in enumerate(("DBIRTH", "DDATA", "DDEATH"), 2):
+        outcome = plant.take(kind, press_birth(seq), device="d" * 120)
+        assert (refused(outcome), outcome.effects) == ([Reason.INVALID_DEVICE_ID], ())
 
 
 # Bounds
@@ -99,7 +101,8 @@ def test_payloads_and_messages_are_bounded() -> None:
     large = payload([metric(alias=3, value="x" * 3000, field="string_value")], 2)
     assert refused(plant.take("DDATA", large)) == [Reason.BODY_TOO_LARGE]
     many = payload([metric(alias=2, is_null=True, at_ms=None)] * 21, 3)
-    assert refused(plant.take("DDATA", many)) == [Reason.TOO_MANY_METRICS]
+    outcome = plant.take("DDATA", many)
+    assert (refused(outcome), outcome.effects) == ([Reason.TOO_MANY_METRICS], ())
     assert only(plant.take("DDATA", payload([metric(alias=2, is_null=True)], 4)))
 
 
@@ -108,15 +111,18 @@ def test_devices_of_a_node_are_bounded() -> None:
     assert not plant.take("DBIRTH", payload([], 2), device="mixer").rejected
     outcome = plant.take("DBIRTH", payload([], 3), device="pump")
     assert refused(outcome) == [Reason.TOO_MANY_DEVICES]
-    assert not plant.take("DBIRTH", press_birth(4)).rejected
-    plant.take("DDEATH", payload([], 5))
-    assert not plant.take("DBIRTH", payload([], 6), device="pump").rejected
+    outcome = plant.take("DDATA", payload([], 4), device="pump")
+    assert (refused(outcome), outcome.effects) == ([Reason.TOO_MANY_DEVICES], ())
+    assert not plant.take("DBIRTH", press_birth(5)).rejected
+    plant.take("DDEATH", payload([], 6))
+    assert not plant.take("DBIRTH", payload([], 7), device="pump").rejected
 
 
 def test_metrics_of_all_nodes_are_bounded_and_room_comes_back() -> None:
     plant = Plant(metrics_max=10)
     assert not plant.take("NBIRTH", birth(6), node(1)).rejected
-    assert refused(plant.take("NBIRTH", birth(6), node(2))) == [Reason.TOO_MANY_METRICS]
+    outcome = plant.take("NBIRTH", birth(6), node(2))
+    assert (refused(outcome), outcome.effects) == ([Reason.TOO_MANY_METRICS], ())
     assert not plant.take("NBIRTH", birth(10), node(1)).rejected  # instead of its six
     assert plant.nodes.census().metrics == 10
     assert refused(plant.take("NBIRTH", birth(11), node(1))) == [Reason.TOO_MANY_METRICS]
