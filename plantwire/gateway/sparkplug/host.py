@@ -60,6 +60,7 @@ def limits_of(settings: GatewaySettings) -> SparkplugLimits:
         time_ahead_max_ms=settings.gateway_time_ahead_max_ms,
         reorder_timeout_ms=settings.sparkplug_reorder_timeout_ms,
         rebirth_first_ms=round(settings.sparkplug_rebirth_interval_s * 1000),
+        silent_forget_ms=round(settings.sparkplug_silent_forget_h * 3_600_000),
     )
 
 

@@ -41,6 +41,12 @@ class SparkplugSettings(BaseSettings):
     sparkplug_edge_nodes_max: int = Field(
         2000, ge=1, le=1_000_000, description="Edge nodes that are followed; messages of more are refused."
     )
+    sparkplug_silent_forget_h: float = Field(
+        168.0,
+        ge=0.1,
+        le=87_600,
+        description="An edge node silent for so long is asked for its births, and forgotten if none come.",
+    )
 
     @field_validator("sparkplug_groups")
     @classmethod
