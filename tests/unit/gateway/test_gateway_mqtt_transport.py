@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from paho.mqtt.client import MQTTMessage
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from plantwire.gateway import mqtt_transport
 from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
@@ -205,6 +206,20 @@ async def test_refused_messages_become_dead_letters_of_their_protocol(
         assert second.rejected.reason == Reason.BODY_TOO_LARGE
         assert rig.counted("rejected", transport="test", reason="bad-shape") == 1
         assert rig.counted("dead_letters", reason="body-too-large") == 1
+
+
+async def test_a_device_that_repeats_its_fault_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, gateway_body_limit_bytes=20):
+        with capture_logs() as entries:
+            for mid in range(5):
+                Connection.current.deliver(mid, "rejected")
+            Connection.current.deliver(9, "7" * 21)
+            await asyncio.sleep(0)
+        logged = [(e["reason"], e["detail"]) for e in entries if e["event"] == "mqtt_message_rejected"]
+        assert logged == [
+            ("bad-shape", "not good"),
+            ("body-too-large", "21 bytes in one message; at most 20."),
+        ]
 
 
 async def test_a_topic_that_is_no_text_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
