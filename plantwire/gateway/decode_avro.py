@@ -7,13 +7,12 @@ Guarantees: never raises, whatever the bytes are. All or nothing. Takes what `de
 refuses the rest by the same names. What is the gateway's to say (received time, protocol, hop stamps, edge
 state) is the gateway's, whatever the sender wrote there. Only the schemas of this program's own versions are
 read, so no stranger's schema is ever resolved; unpacking stops at `unpacked_max_bytes`.
-Not here: who may send (`http_transport`).
+Not here: one frame's bytes (`avro_frame`), who may send (`http_transport`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from functools import lru_cache
 from io import BytesIO
@@ -21,21 +20,11 @@ from typing import Any, Final
 
 import fastavro
 
-from plantwire.gateway.decode_json import (
-    QUALITY_MAX,
-    SEQUENCE_MAX,
-    TEXT_MAX_CHARACTERS,
-    DecodeLimits,
-    DecodeRefusalError,
-    check_device_id,
-    check_event_time,
-    known_metric_name,
-    refuse_oversized,
-)
+from plantwire.gateway.avro_frame import HAS_EDGE_STATE, Origin, read_frame
+from plantwire.gateway.decode_json import DecodeLimits, DecodeRefusalError, refuse_oversized
 from plantwire.gateway.rejected import Reason, Rejected
-from plantwire.schemas.codec import FRAME_CODEC, UndecodableError, schema_fingerprint
-from plantwire.schemas.identifiers import is_metric_name
-from plantwire.schemas.records import Metric, TelemetryFrame
+from plantwire.schemas.codec import FRAME_CODEC, schema_fingerprint
+from plantwire.schemas.records import TelemetryFrame
 
 MAGIC: Final = b"Obj\x01"
 SYNC_BYTES: Final = 16
@@ -63,12 +52,11 @@ def decode_avro_frame(
     """
     try:
         writer = fingerprint.strip().lower() if fingerprint is not None else FRAME_CODEC.fingerprint
-        _check_schema(writer)
-        stream = BytesIO(body)
-        fields = _read(stream, writer)
-        if stream.tell() != len(body):
-            raise DecodeRefusalError(Reason.NOT_AVRO, f"{len(body) - stream.tell()} bytes follow the frame.")
-        frames = (_frame(fields, device_id, protocol, received_us, limits),)
+        origin = Origin(device_id, protocol, received_us, limits)
+        frame, end = read_frame(body, 0, _has_edge_state(writer), origin)
+        if end != len(body):
+            raise DecodeRefusalError(Reason.NOT_AVRO, f"{len(body) - end} bytes follow the frame.")
+        frames = (frame,)
         refuse_oversized(frames)
     except DecodeRefusalError as refusal:
         return refusal.rejected
@@ -86,7 +74,8 @@ def decode_avro_file(
     """The frames in an object container file; `device_id` as in `decode_avro_frame`."""
     try:
         stream = BytesIO(body)
-        writer, is_packed, sync = _read_header(stream)
+        has_edge_state, is_packed, sync = _read_header(stream)
+        origin = Origin(device_id, protocol, received_us, limits)
         frames: list[TelemetryFrame] = []
         left_bytes = unpacked_max_bytes
         while stream.tell() < len(body):
@@ -98,11 +87,11 @@ def decode_avro_file(
             if is_packed:
                 block = _unpack(block, left_bytes)
             left_bytes -= len(block)
-            records = BytesIO(block)
+            end = 0
             for _ in range(count):
-                fields = _read(records, writer)
-                frames.append(_frame(fields, device_id, protocol, received_us, limits))
-            if records.tell() != len(block):
+                frame, end = read_frame(block, end, has_edge_state, origin)
+                frames.append(frame)
+            if end != len(block):
                 raise DecodeRefusalError(Reason.NOT_AVRO, "A block has more bytes than its frames.")
         if not frames:
             raise DecodeRefusalError(Reason.BAD_SHAPE, "The file holds no frame.")
@@ -113,8 +102,8 @@ def decode_avro_file(
     return taken
 
 
-def _read_header(stream: BytesIO) -> tuple[str, bool, bytes]:
-    """(the writer schema's fingerprint, whether blocks are deflated, the sync marker)."""
+def _read_header(stream: BytesIO) -> tuple[bool, bool, bytes]:
+    """(whether frames end with `edge_state`, whether blocks are deflated, the sync marker)."""
     if stream.read(len(MAGIC)) != MAGIC:
         raise DecodeRefusalError(Reason.NOT_AVRO, "The body is no Avro object container file.")
     meta = _primitive(stream, _META)
@@ -128,12 +117,11 @@ def _read_header(stream: BytesIO) -> tuple[str, bool, bytes]:
         )
     if len(schema) > SCHEMA_MAX_BYTES:
         raise _unknown_schema()
-    writer = _fingerprint_of(schema)
-    _check_schema(writer)
+    has_edge_state = _has_edge_state(_fingerprint_of(schema))
     sync = stream.read(SYNC_BYTES)
     if len(sync) != SYNC_BYTES:
         raise DecodeRefusalError(Reason.NOT_AVRO, "The file ends in its header.")
-    return writer, codec == b"deflate", sync
+    return has_edge_state, codec == b"deflate", sync
 
 
 def _read_block(stream: BytesIO, sync: bytes) -> tuple[int, bytes]:
@@ -176,90 +164,14 @@ def _fingerprint_of(schema: bytes) -> str:
         return ""
 
 
-def _check_schema(fingerprint: str) -> None:
-    if not FRAME_CODEC.knows(fingerprint):
+def _has_edge_state(fingerprint: str) -> bool:
+    found = HAS_EDGE_STATE.get(fingerprint)
+    if found is None:
         raise _unknown_schema()
+    return found
 
 
 def _unknown_schema() -> DecodeRefusalError:
     return DecodeRefusalError(
         Reason.UNKNOWN_SCHEMA, "The schema is not TelemetryFrame as this gateway or one before it knows it."
     )
-
-
-def _read(stream: BytesIO, writer: str) -> dict[str, Any]:
-    try:
-        return FRAME_CODEC.read_fields(stream, writer)
-    except UndecodableError:
-        raise DecodeRefusalError(Reason.NOT_AVRO, "The bytes are no frame of this schema.") from None
-
-
-def _frame(
-    fields: dict[str, Any], device_id: str | None, protocol: str, received_us: int, limits: DecodeLimits
-) -> TelemetryFrame:
-    named = fields["device_id"]
-    if device_id is not None and named in ("", device_id):
-        named = device_id
-    else:
-        check_device_id(named)
-        if device_id is not None:
-            raise DecodeRefusalError(
-                Reason.DEVICE_MISMATCH, f"A frame is of device {named!r}, the path is of {device_id!r}."
-            )
-    site, sequence = fields["site"], fields["sequence"]
-    if site and not is_metric_name(site):
-        raise DecodeRefusalError(Reason.BAD_SHAPE, "site is a text of at most 256 printable characters.")
-    if sequence is not None and not 0 <= sequence <= SEQUENCE_MAX:
-        raise DecodeRefusalError(Reason.BAD_SHAPE, "sequence is an integer from 0 to 2^63 - 1.")
-    received_ms = received_us // 1000
-    check_event_time(fields["event_time_ms"], received_ms, limits)
-    return TelemetryFrame(
-        device_id=named,
-        site=site,
-        sequence=sequence,
-        event_time_ms=fields["event_time_ms"],
-        received_time_ms=received_ms,
-        protocol=protocol,
-        historical=fields["historical"],
-        metrics=_metrics(fields["metrics"], received_ms, limits),
-        gateway_in_us=received_us,
-    )
-
-
-def _metrics(entries: list[dict[str, Any]], received_ms: int, limits: DecodeLimits) -> tuple[Metric, ...]:
-    if not entries:
-        raise DecodeRefusalError(Reason.BAD_SHAPE, "A frame has at least one metric.")
-    if len(entries) > limits.metrics_per_frame_max:
-        raise DecodeRefusalError(
-            Reason.TOO_MANY_METRICS,
-            f"{len(entries)} metrics in one frame; at most {limits.metrics_per_frame_max}.",
-        )
-    metrics = tuple([_metric(entry, received_ms, limits) for entry in entries])
-    if len({metric.name for metric in metrics}) != len(metrics):
-        raise DecodeRefusalError(Reason.DUPLICATE_KEY, "A metric is given twice in one frame.")
-    return metrics
-
-
-def _metric(entry: dict[str, Any], received_ms: int, limits: DecodeLimits) -> Metric:
-    name, number, text = entry["name"], entry["number"], entry["text"]
-    if not known_metric_name(name):
-        raise DecodeRefusalError(
-            Reason.INVALID_METRIC_NAME,
-            f"A metric name is 1 to 256 printable characters, unlike {name[:64]!r}.",
-        )
-    if (number is None) == (text is None):
-        raise DecodeRefusalError(Reason.BAD_SHAPE, f"{name[:64]!r} has a number or a text, one of them.")
-    if number is not None and not math.isfinite(number):
-        raise DecodeRefusalError(Reason.NOT_A_NUMBER, f"The value of {name[:64]!r} is not finite.")
-    # PostgreSQL takes no NUL in a text.
-    if text is not None and (len(text) > TEXT_MAX_CHARACTERS or "\x00" in text):
-        raise DecodeRefusalError(
-            Reason.INVALID_TEXT,
-            f"The text of {name[:64]!r} has NUL or more than {TEXT_MAX_CHARACTERS} characters.",
-        )
-    if not 0 <= entry["quality"] <= QUALITY_MAX:
-        raise DecodeRefusalError(Reason.BAD_SHAPE, f"quality is an integer from 0 to {QUALITY_MAX}.")
-    event_time_ms = entry["event_time_ms"]
-    if event_time_ms is not None:
-        check_event_time(event_time_ms, received_ms, limits)
-    return Metric(name, number, text, entry["quality"], event_time_ms)

@@ -77,24 +77,6 @@ class AvroCodec(Generic[R]):
         except msgspec.ValidationError as error:
             raise UndecodableError(f"{self._record.__name__}: {error}") from error
 
-    def read_fields(self, stream: BytesIO, writer_fingerprint: str) -> dict[str, Any]:
-        """The fields of one record at the stream's position, which moves behind it.
-
-        For input from strangers: raises `UndecodableError` also where the fingerprint is of no known schema.
-        """
-        is_own = writer_fingerprint == self.fingerprint
-        writer = self._schema if is_own else self._writers.get(writer_fingerprint)
-        if writer is None:
-            raise UndecodableError(f"{self._record.__name__}: no schema has this fingerprint")
-        try:
-            return fastavro.schemaless_reader(stream, writer, None if is_own else self._schema)  # type: ignore[no-any-return]
-        except Exception as error:  # on garbage fastavro raises many types
-            raise UndecodableError(f"{self._record.__name__}: {type(error).__name__}: {error}") from error
-
-    def knows(self, writer_fingerprint: str) -> bool:
-        """Whether bytes of this writer schema can be read."""
-        return writer_fingerprint == self.fingerprint or writer_fingerprint in self._writers
-
     def _decode_former(self, body: bytes) -> dict[str, Any]:
         """A body that ends early was written by a former schema, if by any."""
         for writer in self._writers.values():

@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 
+from plantwire.gateway.buffer.entry import BufferStats
+from plantwire.gateway.buffer.ledger_report import ledger_report
 from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
-from plantwire.gateway.http_app import build_app
+from plantwire.gateway.http_app import Check, GatewayApp, build_app
 from plantwire.gateway.http_transport import TelemetryEndpoint
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.settings import GatewaySettings
@@ -70,7 +72,18 @@ class Rig:
         self.forwarder = RecordingForwarder()
         self.metrics = GatewayMetrics()
         self.endpoint = TelemetryEndpoint(self.settings, TokenCache(AUTHORITY), self.forwarder, self.metrics)
-        self.app = build_app(self.endpoint, self.metrics, {"kafka": self.forwarder.ready})
+        self.note: str | None = None
+        self.app = self.app_with({"kafka": self.forwarder.ready})
+
+    def app_with(self, checks: dict[str, Check]) -> GatewayApp:
+        stats = BufferStats(0, 0, None, {})
+        return build_app(
+            self.endpoint,
+            self.metrics,
+            checks,
+            notes={"kafka": lambda: self.note},
+            ledger=lambda: ledger_report(self.metrics.ledger.counts(), stats, "direct", None, 0),
+        )
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 import zlib
 from io import BytesIO
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plantwire.gateway.avro_frame import HAS_EDGE_STATE
 from plantwire.gateway.decode_avro import decode_avro_file, decode_avro_frame
 from plantwire.gateway.decode_json import DecodeLimits
 from plantwire.gateway.rejected import Reason, Rejected
@@ -268,6 +270,101 @@ def test_a_block_that_unpacks_without_end_is_refused_at_the_limit() -> None:
 def test_a_frame_that_claims_lengths_beyond_its_end_is_refused() -> None:
     for length in (b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x01", b"\x80" * 50, struct.pack("<d", 1e300)):
         assert isinstance(decode(length + BODY[1:]), Rejected)
+
+
+NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=30)
+TIMES = st.integers(1, NOW_MS + 60_000)
+NUMBERS = st.builds(
+    Metric,
+    NAMES,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.none(),
+    st.integers(0, 65_535) | st.just(192),
+    st.none() | TIMES,
+)
+TEXTS = st.builds(
+    Metric,
+    NAMES,
+    st.none(),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=40),
+    st.integers(0, 65_535),
+    st.none() | TIMES,
+)
+FRAMES = st.builds(
+    TelemetryFrame,
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", fullmatch=True),
+    st.text(st.characters(exclude_categories=["C"]), max_size=30),
+    st.none() | st.integers(0, 2**63 - 1),
+    TIMES,
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    st.booleans(),
+    st.lists(NUMBERS | TEXTS, min_size=1, max_size=8, unique_by=lambda metric: metric.name).map(tuple),
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**63), 2**63 - 1),
+    st.binary(max_size=100),
+)
+
+
+@given(FRAMES, st.booleans())
+@settings(max_examples=300)
+def test_every_frame_that_the_codec_writes_is_read(frame: TelemetryFrame, is_former: bool) -> None:
+    codec = AvroCodec(TelemetryFrame, FORMER) if is_former else FRAME_CODEC
+    expected = msgspec.structs.replace(
+        frame,
+        received_time_ms=NOW_MS,
+        protocol="http",
+        gateway_in_us=NOW_US,
+        gateway_out_us=0,
+        edge_state=b"",
+    )
+    assert decode(codec.encode(frame), None, codec.fingerprint) == (expected,)
+
+
+def test_every_schema_that_the_codec_reads_is_read() -> None:
+    assert set(HAS_EDGE_STATE) == {FRAME_CODEC.fingerprint, *FRAME_CODEC._writers}
+
+
+def long(number: int) -> bytes:
+    out = BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema("long"), number)
+    return out.getvalue()
+
+
+def with_metrics(blocks: bytes) -> bytes:
+    """A frame whose array of metrics is written by hand."""
+    empty = FRAME_CODEC.encode(changed(metrics=(), gateway_in_us=0, gateway_out_us=0, edge_state=b""))
+    assert empty.endswith(bytes(4))
+    return empty[:-4] + blocks + bytes(3)
+
+
+ONE = b"\x02a\x02" + struct.pack("<d", 1.5) + b"\x00\x80\x03\x00"
+TWO = b"\x02b" + ONE[2:]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        long(2) + ONE + TWO + b"\x00",
+        long(1) + ONE + long(1) + TWO + b"\x00",
+        long(-2) + long(len(ONE + TWO)) + ONE + TWO + b"\x00",
+        long(-1) + long(len(ONE)) + ONE + long(1) + TWO + b"\x00",
+    ],
+)
+def test_metrics_in_blocks_are_joined(blocks: bytes) -> None:
+    assert decode(with_metrics(blocks)) == (
+        msgspec.structs.replace(TAKEN, metrics=(Metric("a", 1.5), Metric("b", 1.5))),
+    )
+
+
+def test_a_million_metrics_are_refused_before_they_are_read() -> None:
+    many = b"\x00\x00\x00\x80\x03\x00" * 170_000
+    for blocks in (long(170_000) + many, long(-170_000) + long(7) + many, long(51) + ONE, long(2**62) + ONE):
+        started_s = time.perf_counter()
+        assert_refused(decode(with_metrics(blocks)), Reason.TOO_MANY_METRICS)
+        assert time.perf_counter() - started_s < 0.05
+    blocks = b"".join(long(1) + b"\x04%02d" % number + ONE[2:] for number in range(60))
+    assert_refused(decode(with_metrics(blocks + b"\x00")), Reason.TOO_MANY_METRICS)
 
 
 @given(st.binary(max_size=300))

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from plantwire.gateway.forwarder import Obstacle, UnavailableError
-from plantwire.gateway.http_app import build_app
 from plantwire.gateway.http_transport import STATUS_OF_REASON
 from plantwire.gateway.rejected import NOT_HTTP, Reason
 from plantwire.platform.tokens import Role
@@ -267,19 +266,28 @@ async def test_a_fault_of_our_own_is_a_problem_too(rig: Rig) -> None:
     async def broken() -> str | None:
         raise ZeroDivisionError
 
-    app = build_app(rig.endpoint, rig.metrics, {"broken": broken})
+    app = rig.app_with({"broken": broken})
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert_problem(await client.get("/readyz"), 500, "internal")
 
 
 async def test_readiness_says_what_is_amiss(rig: Rig, client: httpx.AsyncClient) -> None:
-    assert (await client.get("/readyz")).status_code == 200
+    assert (await client.get("/readyz")).json()["checks"] == {"kafka": "ok"}
+    rig.note = "buffering"
+    assert (await client.get("/readyz")).json()["checks"] == {"kafka": "buffering"}
     rig.forwarder.finding = "Kafka does not answer"
     response = await client.get("/readyz")
     assert_problem(response, 503, "not-ready")
     assert "kafka: Kafka does not answer" in response.json()["detail"]
     assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_the_ledger_is_shown(rig: Rig, client: httpx.AsyncClient) -> None:
+    rig.metrics.ledger.account("http").receive()
+    answer = (await client.get("/ledger")).json()
+    assert answer["sources"]["http"]["in_hand"] == answer["total"]["received"] == 1
+    assert answer["identity_holds"]
 
 
 async def test_metrics_are_exposed(client: httpx.AsyncClient) -> None:
