@@ -21,12 +21,11 @@ import uvloop
 from bench.receipts import Recorder
 from bench.socket_clients import CONNECT_TIMEOUT_S, ClientOrder, answer_marks, read_order, tell
 
-NAMESPACE: Final = "/telemetry"
 ALARM_EVENTS: Final = ("alarm", "alarm-updated", "alarm-cleared")
 
 
-def make_client(client: int, recorder: Recorder, settled: asyncio.Event) -> Any:
-    """A client that records its alarms; `settled` is set when it holds the initial state."""
+def make_client(client: int, namespace: str, recorder: Recorder, settled: asyncio.Event) -> Any:
+    """A client of `namespace` that records its alarms; `settled` is set when it holds the initial state."""
     made = socketio.AsyncClient(reconnection=False)
 
     def on_initial_state(_state: Any) -> None:
@@ -46,10 +45,10 @@ def make_client(client: int, recorder: Recorder, settled: asyncio.Event) -> Any:
         recorder.disconnected.append(f"official client {client}: {reason}")
 
     for event in ALARM_EVENTS:
-        made.on(event, recording(event), namespace=NAMESPACE)
-    made.on("initial-state", on_initial_state, namespace=NAMESPACE)
-    made.on("telemetry", on_telemetry, namespace=NAMESPACE)
-    made.on("disconnect", on_disconnect, namespace=NAMESPACE)
+        made.on(event, recording(event), namespace=namespace)
+    made.on("initial-state", on_initial_state, namespace=namespace)
+    made.on("telemetry", on_telemetry, namespace=namespace)
+    made.on("disconnect", on_disconnect, namespace=namespace)
     return made
 
 
@@ -57,12 +56,15 @@ async def run(order: ClientOrder) -> None:
     """Connect all, follow them until standard input ends, write the receipts."""
     recorder = Recorder()
     settled = [asyncio.Event() for _ in range(order.count)]
-    clients = [make_client(order.first_client + n, recorder, event) for n, event in enumerate(settled)]
+    clients = [
+        make_client(order.first_client + n, order.namespace, recorder, event)
+        for n, event in enumerate(settled)
+    ]
     try:
         for client, event in zip(clients, settled, strict=True):
             await client.connect(
                 order.url,
-                namespaces=[NAMESPACE],
+                namespaces=[order.namespace],
                 transports=["websocket"],
                 auth={"token": order.token},
                 wait_timeout=CONNECT_TIMEOUT_S,

@@ -47,6 +47,8 @@ class ClientOrder(msgspec.Struct, frozen=True):
     count: int
     first_client: int
     receipts_file: str
+    namespace: str = "/telemetry"
+    """The light clients know no other than this."""
 
 
 class RefusedError(Exception):
