@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from plantwire.gateway.buffer.entry import DropReason
 from plantwire.gateway.forwarder import Obstacle
 from plantwire.gateway.http_transport import BODY_MEMORY_FULL, STATUS_OF_REASON
 from plantwire.gateway.metrics import GatewayMetrics
@@ -45,3 +46,8 @@ def test_every_metric() -> None:
         for family in GatewayMetrics().registry.collect()
     }
     assert documented == given
+
+
+def test_every_reason_to_drop() -> None:
+    section = DOCUMENT.partition("### The ledger")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)) == {r.value for r in DropReason}
