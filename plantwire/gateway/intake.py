@@ -144,8 +144,9 @@ class Intake:
             frame: TelemetryFrame | None = observed.frame
             if self._thinning is not None:
                 frame = self._thinning.thin(observed.frame)
-                if observed.events or observed.frame.edge_state:
-                    # What changed an alarm, or tells the cloud of one, goes whole.
+                if frame is None and (observed.events or observed.frame.edge_state):
+                    # What changed an alarm, or tells the cloud of one, goes on in any case. Otherwise as the
+                    # thinning has it: it may bring along values that were left out before.
                     frame = observed.frame
             if frame is None:
                 self._ledger.account(arrived.protocol).refuse(DropReason.UNCHANGED)

@@ -122,6 +122,17 @@ async def test_what_carries_state_goes_whole(store: Store, ledger: Ledger) -> No
     assert [f.edge_state for f in frames] == [b"s"]
 
 
+async def test_a_frame_with_an_alarm_takes_along_what_thinning_adds(store: Store, ledger: Ledger) -> None:
+    class Adding(Thinner):
+        def thin(self, arrived: TelemetryFrame) -> TelemetryFrame | None:
+            return msgspec.structs.replace(arrived, metrics=(Metric("held", 1.0), *arrived.metrics))
+
+    Intake(store, ledger, Edge(), Adding()).put([frame(9)])
+    ((frames, alarms, _),) = store.puts
+    assert [metric.name for metric in frames[0].metrics] == ["held", "t"]
+    assert len(alarms[0]) == 1
+
+
 async def test_frames_that_say_nothing_new_are_settled_at_once(store: Store, ledger: Ledger) -> None:
     future = Intake(store, ledger, None, Thinner()).put([frame(7)])
     assert future.done()
