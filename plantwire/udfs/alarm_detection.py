@@ -23,7 +23,8 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.adoption import go_on_from
-from plantwire.domain.detection import DeviceDetector, FrameFields, next_due_ms
+from plantwire.domain.attention import next_look_ms
+from plantwire.domain.detection import DeviceDetector, FrameFields
 from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook
@@ -55,8 +56,6 @@ DELETED: Final = b""
 failure: they are from the time of submission.
 """
 CACHED_DEVICES: Final = 100_000
-HOUSEKEEPING_MS: Final = 60_000
-"""How often a device in alarm is looked at when it sends nothing, so that withdrawn rules clear."""
 
 _log = structlog.get_logger(__name__)
 
@@ -224,14 +223,11 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def _save(self, cached: _Cached, ctx: Any, now_ms: int) -> None:
         detector = cached.detector
-        if not detector.state:
+        timer_ms = next_look_ms(detector.state, cached.clock_ahead_ms, now_ms)
+        if timer_ms is None:
             self._state.clear()
             return
         self._state.update(pack(detector.site, detector.state))
-        timer_ms = now_ms + HOUSEKEEPING_MS
-        due_ms = next_due_ms(detector.state)
-        if due_ms is not None:
-            timer_ms = min(timer_ms, max(due_ms - cached.clock_ahead_ms, now_ms))
         if not cached.timer_ms or timer_ms < cached.timer_ms:
             if cached.timer_ms:
                 ctx.timer_service().delete_processing_time_timer(cached.timer_ms)

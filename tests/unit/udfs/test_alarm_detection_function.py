@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from plantwire.domain.attention import HOUSEKEEPING_MS
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.packed_state import pack
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC
 from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, TelemetryFrame
 from plantwire.udfs import alarm_detection
-from plantwire.udfs.alarm_detection import HOUSEKEEPING_MS, AlarmDetection
+from plantwire.udfs.alarm_detection import AlarmDetection
 from tests.unit.udfs.flink_fakes import FakeFlink
 
 NOW_MS = 1_795_000_000_000
