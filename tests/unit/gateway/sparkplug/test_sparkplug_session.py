@@ -293,6 +293,19 @@ def test_a_message_that_comes_after_its_timeout_is_late_too() -> None:
     assert [frame.metrics[0].number for frame in late.frames] == [23.0, 24.0]
 
 
+def test_newer_texts_are_not_told_again() -> None:
+    plant = Plant().born()
+
+    def mode(text: str, seq: int) -> bytes:
+        at_ms = NOW_MS + seq
+        return payload([metric(alias=3, value=text, field="string_value", at_ms=at_ms)], seq, at_ms)
+
+    plant.take("DDATA", mode("manual", 3))
+    assert only(plant.take("DDATA", mode("stopped", 2))).metrics == (Metric("mode", None, "stopped"),)
+    stale = plant.take("DDEATH", payload([], 4)).frames[0]
+    assert by_name(stale)["mode"].text == "manual"
+
+
 def test_only_a_message_that_was_missing_is_followed_by_newer_values() -> None:
     plant = Plant().born()
     plant.take("DDATA", temperature(24.0, 2, NOW_MS + 4))
