@@ -314,7 +314,12 @@ class MqttConnection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._note_lost(str(reason))
+        if self._connected.done():
+            self._note_lost(str(reason))
+            return
+        # A broker that ends the connection before it answered CONNECT gives no reason.
+        wanted = "a client's certificate" if self._address.tls else "TLS (mqtts://)"
+        self._note_lost(f"the broker closed the connection without an answer; it may want {wanted}")
 
     def _handle_published(
         self, _client: paho.Client, _data: Any, mid: int, _reason: ReasonCode, _properties: Properties

@@ -139,11 +139,11 @@ def _missing_certificate(broker: SecuredBroker) -> dict[str, str]:
     [
         (_foreign_authority, "certificate verify failed"),
         (_other_name, "certificate is not valid for '127.0.0.1'"),
-        (_no_tls, "no MQTT broker"),
+        (_no_tls, "it may want TLS (mqtts://)"),
         (_wrong_password, "the broker refuses us"),
         (_wrong_password_in_the_url, "the broker refuses us"),
         (_may_not_subscribe, "the broker refuses the subscription"),
-        (_no_certificate, "no MQTT broker"),
+        (_no_certificate, "it may want a client's certificate"),
         (_missing_certificate, "none.pem) cannot be used"),
     ],
 )
