@@ -57,6 +57,11 @@ class RecordingBroker:
             self._writer.transport.abort()
             self._writer = None
 
+    def acknowledge(self, packet: Packet) -> None:
+        """PUBACK for a message that was left without."""
+        assert self._writer is not None
+        self._writer.write(b"\x40\x02" + struct.pack(">H", packet.mid))
+
     def deliver(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
         """Send a message to the client."""
         assert self._writer is not None

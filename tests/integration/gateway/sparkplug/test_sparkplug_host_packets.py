@@ -367,9 +367,27 @@ async def test_nothing_is_asked_before_our_state_is_out(broker: RecordingBroker)
     await broker.wait_for(lambda _: broker.published(STATE))
     broker.deliver("spBv1.0/G/NDATA/Press", data(7, 1.0))
     await rig.until(lambda: rig.intake.letters)
-    assert len(broker.published()) == 1
+    (state,) = broker.published()
     assert await rig.host.ready() == "not connected yet"
+    broker.acknowledge(state)
+    await broker.wait_for(lambda _: broker.published("spBv1.0/G/NCMD/Press"))
+    broker.acknowledges_publishes = True
     await rig.close()
+
+
+async def test_our_own_death_is_not_answered(broker: RecordingBroker) -> None:
+    rig = Rig(broker)
+    await rig.online()
+    broker.acknowledges_publishes = False
+    closing = asyncio.create_task(rig.close())
+    await broker.wait_for(lambda _: len(broker.published(STATE)) == 2)
+    death = broker.published(STATE)[1]
+    broker.deliver(STATE, death.payload, qos=1)  # as a broker does, and before it acknowledges
+    await broker.wait_for(lambda _: of_kind(broker, PUBACK))
+    broker.acknowledge(death)
+    await closing
+    await broker.wait_for(lambda packets: packets[-1].kind == DISCONNECT)
+    assert json.loads(broker.published(STATE)[-1].payload)["online"] is False
 
 
 async def test_retained_messages_of_edge_nodes_are_old_news(rig: Rig, broker: RecordingBroker) -> None:
