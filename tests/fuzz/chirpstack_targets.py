@@ -18,6 +18,7 @@ from plantwire.simulator.lorawan.chirpstack import DeviceRecord
 from plantwire.simulator.lorawan.sensors import build_sensors
 from tests.fuzz.cursor import Cursor
 from tests.fuzz.frame_checks import LIMITS, RECEIVED_MS, RECEIVED_US, check_frames, check_rejected
+from tests.fuzz.json_building import BUILT_FROM, build_json
 from tests.fuzz.target import Check
 
 PROTOCOLS = frozenset({PROTOCOL})
@@ -28,13 +29,15 @@ PREFIX = f"application/{APPLICATION}/device/{EUI}/event/"
 
 
 def chirpstack_check() -> Check:
-    """Events: the first byte chooses which, the rest is the payload."""
+    """Events: the first byte chooses which, the rest is the payload, or what it is built from."""
     choice = CodecChoice((ProfileCodec("lpp*", "cayenne-lpp"),))
     decoder = ChirpstackDecoder("", LIMITS, Codecs({}), choice)
 
     def check(data: bytes) -> None:
         cursor = Cursor(data)
-        outcome = decoder.decode(PREFIX + cursor.choose(EVENTS), cursor.rest(), RECEIVED_US)
+        event = cursor.byte()
+        payload = _built(cursor) if event >= BUILT_FROM else cursor.rest()
+        outcome = decoder.decode(PREFIX + EVENTS[event % len(EVENTS)], payload, RECEIVED_US)
         if isinstance(outcome, Rejected):
             check_rejected(outcome)
         elif isinstance(outcome, Decoded):
@@ -46,6 +49,24 @@ def chirpstack_check() -> Check:
             assert isinstance(outcome, Unneeded)
 
     return check
+
+
+_KEYS = (
+    *(b"object", b"data", b"time", b"rxInfo", b"txInfo", b"fCnt", b"fPort", b"dr", b"deduplicationId"),
+    *(b"gwTime", b"nsTime", b"rssi", b"snr", b"margin", b"batteryLevel", b"batteryLevelUnavailable"),
+    *(b"externalPowerSource", b"acknowledged", b"queueItemId", b"level", b"description", b"location"),
+    *(b"latitude", b"joinServerContext", b"a", b"b", b"lorawan/x", b"", b"\\u0000", b"deviceInfo"),
+)
+
+
+def _built(cursor: Cursor) -> bytes:
+    """An event of the right device with fields by chance."""
+    tags = cursor.choose((b'{"plantwire_codec":"cayenne-lpp"}', b'{"plantwire_codec":"x"}', b"{}"))
+    head = f'{{"deviceInfo":{{"devEui":"{EUI}","applicationId":"{APPLICATION}","tags":'.encode()
+    fields = b"".join(
+        b',"' + cursor.choose(_KEYS) + b'":' + build_json(cursor, _KEYS, 1) for _ in range(cursor.byte() % 6)
+    )
+    return head + tags + b"}" + fields + b"}"
 
 
 def chirpstack_seeds() -> list[bytes]:
@@ -60,14 +81,20 @@ def chirpstack_seeds() -> list[bytes]:
             seeds.append(bytes((kind,)) + message.body.replace(sensor.device_id.encode(), EUI.encode()))
     info = {"deviceInfo": {"devEui": EUI, "applicationId": APPLICATION, "tags": {CODEC_TAG: "cayenne-lpp"}}}
     bodies = [
-        (0, {"object": {"a": {"b": [1, None, True, "x"]}, "lorawan/x": 1, "": 2, "n": 1e308}}),
-        (0, {"data": base64.b64encode(b"\x01\x67\xff\xff\x02\x88" + bytes(9)).decode(), "fPort": 300}),
+        (0, {"object": {"a": {"b": [1, None, True, "x", [{"c": -1.5}]]}, "n": 1e308, "t": "é" * 9}}),
+        (0, {"object": {"lorawan/x": 1}}),
+        (0, {"object": {"": 2, "a/b": 1, "a": {"b": 2}, "\x00": "\x00"}}),
+        (0, {"object": {}, "rxInfo": [{"rssi": -1}, {"snr": 1e3, "gwTime": "2023-11-14T22:13:20Z"}]}),
+        (0, {"data": base64.b64encode(b"\x01\x67\xff\xff\x02\x88" + bytes(9)).decode(), "fPort": 3}),
         (0, {"data": "!", "joinServerContext": {"sessionKeyId": "a"}, "time": "2024-01-01T00:00:00Z"}),
         (3, {"queueItemId": "a", "acknowledged": True, "fCntDown": 3}),
         (4, {"downlinkId": 1, "gatewayId": "0016c001f153a14c", "txInfo": {}}),
         (5, {"level": "ERROR", "code": "UPLINK_CODEC", "description": "x", "context": {"a": "b"}}),
         (6, {"location": {"latitude": 1.5, "longitude": -2, "altitude": 3e40}}),
         (2, {"margin": -5, "batteryLevel": 98.5, "externalPowerSource": True}),
+    ]
+    seeds += [
+        bytes((BUILT_FROM + kind, 0, 3, kind, 0, 2, 18, 0x80, kind, 19, 0xB0, kind)) for kind in range(20)
     ]
     return [*seeds, *(bytes((kind,)) + json.dumps({**info, **body}).encode() for kind, body in bodies)]
 

@@ -168,17 +168,117 @@ def _check_outcome(outcome: Outcome) -> None:
 
 
 def sparkplug_seeds() -> list[bytes]:
-    """What a simulated edge node says in a life, raw; and a built birth with data of every datatype."""
+    """What a simulated edge node says in a life; births and data with values of every datatype."""
     life = b"".join(_step_bytes(message) for message in _life())
-    births = b"".join(
-        bytes((BUILT, 0, 0, TYPES.index(MessageType.NBIRTH), 0, 0, 7))
-        + bytes((1, 0, 0, 0, 0, 0))
-        + bytes((15, kind, 0, 1, 1, 0, 0, 0, datatype))
-        + bytes(range(24))
-        for datatype in range(35)
-        for kind in range(0, 10, 3)
-    )
-    return [life, life[: len(life) // 2] + bytes((EXPIRE, 0xFF, 0xFF, 0)) + life, births[:4000], b"\x03\0\0"]
+    gap = bytes((EXPIRE, 0xFF, 0xFF, 0))
+    fives = [tuple(range(first, min(first + 5, 35))) for first in range(1, 35, 5)]
+    return [
+        life,
+        life[: len(life) // 2] + gap + life,
+        life + b"\x03\0\0\x04\0\0\x05\0\0",
+        *(_message("NBIRTH", _typed_birth(types)) + _message("NDATA", _typed_data(types)) for types in fives),
+        _message("NBIRTH", _template_birth()) + _message("NDATA", _template_data()) * 2,
+        # Built from the bytes themselves: payloads that no encoder would make.
+        bytes((BUILT, 0, 0, TYPES.index(MessageType.NBIRTH), 0, 0, 7)) + bytes(range(1, 200)),
+    ]
+
+
+def _message(kind: str, payload: pb.Payload) -> bytes:
+    return bytes((RAW, 1, 0, TYPES.index(MessageType(kind)), 0, 0)) + piece(payload.SerializeToString())
+
+
+def _typed_birth(datatypes: tuple[int, ...]) -> pb.Payload:
+    birth = pb.Payload(timestamp=RECEIVED_MS, seq=0)
+    birth.metrics.add(name="bdSeq", datatype=pb.Int64, long_value=0, timestamp=RECEIVED_MS)
+    for datatype in datatypes:
+        metric = birth.metrics.add(
+            name=f"m{datatype}", alias=datatype, datatype=datatype, timestamp=RECEIVED_MS
+        )
+        _give_value(metric, datatype)
+        metric.properties.keys.append("Quality")
+        metric.properties.values.add(type=3, int_value=192)
+    return birth
+
+
+def _typed_data(datatypes: tuple[int, ...]) -> pb.Payload:
+    data = pb.Payload(timestamp=RECEIVED_MS + 1, seq=1)
+    for datatype in datatypes:
+        _give_value(data.metrics.add(alias=datatype, timestamp=RECEIVED_MS + 1), datatype)
+        past = data.metrics.add(alias=datatype, timestamp=RECEIVED_MS - 9, is_historical=True)
+        _give_value(past, datatype)
+    return data
+
+
+_ARRAYS = {
+    **dict.fromkeys((pb.Int8Array, pb.UInt8Array), b"\x01\xff"),
+    **dict.fromkeys((pb.Int16Array, pb.UInt16Array), b"\x01\x00\xff\xff"),
+    **dict.fromkeys((pb.Int32Array, pb.UInt32Array), b"\x01\x00\x00\x00\xff\xff\xff\xff"),
+    **dict.fromkeys((pb.Int64Array, pb.UInt64Array, pb.DateTimeArray), b"\x01" + bytes(7) + b"\xff" * 8),
+    pb.FloatArray: b"\x00\x00\x80?\x00\x00\xc0\x7f",
+    pb.DoubleArray: b"\x00\x00\x00\x00\x00\x00\xf0?",
+    pb.BooleanArray: b"\x0c\x00\x00\x00\xaa\x50",
+    pb.StringArray: b"ab\x00c\xc3\xa9\x00\x00",
+}
+_SHORT = frozenset({pb.Int8, pb.Int16, pb.Int32, pb.UInt8, pb.UInt16, pb.UInt32})
+
+
+def _give_value(metric: pb.Payload.Metric, datatype: int) -> None:
+    """The largest or an odd value of the datatype."""
+    if datatype in _SHORT:
+        metric.int_value = {pb.UInt8: 255, pb.UInt16: 65_535}.get(datatype, 2**32 - 1)
+    elif datatype in (pb.Int64, pb.UInt64, pb.DateTime):
+        metric.long_value = RECEIVED_MS if datatype == pb.DateTime else 2**64 - 1
+    elif datatype == pb.Float:
+        metric.float_value = 1.5
+    elif datatype == pb.Double:
+        metric.double_value = float("nan")
+    elif datatype == pb.Boolean:
+        metric.boolean_value = True
+    elif datatype in (pb.String, pb.Text, pb.UUID):
+        metric.string_value = "é"
+    elif datatype in (pb.Bytes, pb.File):
+        metric.bytes_value = b"\x00\xff"
+    elif datatype == pb.DataSet:
+        dataset = metric.dataset_value
+        dataset.num_of_columns = 3
+        dataset.columns.extend(("a", "b", "c"))
+        dataset.types.extend((pb.Int8, pb.String, pb.Boolean))
+        for number in range(2):
+            row = dataset.rows.add()
+            row.elements.add(int_value=255 - number)
+            row.elements.add(string_value="x")
+            row.elements.add(boolean_value=True)
+    elif datatype == pb.Template:
+        metric.template_value.is_definition = False
+        metric.template_value.template_ref = "motor"
+        metric.template_value.metrics.add(name="rpm", datatype=pb.Int32, int_value=1)
+    elif datatype in _ARRAYS:
+        metric.bytes_value = _ARRAYS[datatype]
+    else:
+        metric.is_null = True
+
+
+def _template_birth() -> pb.Payload:
+    birth = pb.Payload(timestamp=RECEIVED_MS, seq=0)
+    definition = birth.metrics.add(name="motor", datatype=pb.Template, timestamp=RECEIVED_MS)
+    definition.template_value.is_definition = True
+    definition.template_value.metrics.add(name="rpm", datatype=pb.Int32, is_null=True)
+    instance = birth.metrics.add(name="line/m1", alias=3, datatype=pb.Template, timestamp=RECEIVED_MS)
+    instance.template_value.template_ref = "motor"
+    instance.template_value.is_definition = False
+    instance.template_value.metrics.add(name="rpm", datatype=pb.Int32, int_value=7)
+    inner = instance.template_value.metrics.add(name="inner", datatype=pb.Template)
+    inner.template_value.template_ref = "motor"
+    inner.template_value.metrics.add(name="rpm", alias=4, datatype=pb.Double, double_value=1.0)
+    return birth
+
+
+def _template_data() -> pb.Payload:
+    data = pb.Payload(timestamp=RECEIVED_MS, seq=1)
+    metric = data.metrics.add(alias=3, timestamp=RECEIVED_MS, is_transient=True)
+    metric.template_value.metrics.add(name="rpm", int_value=8)
+    metric.template_value.metrics.add(name="inner").template_value.metrics.add(name="rpm", double_value=2.0)
+    return data
 
 
 def _life() -> list[Publish]:

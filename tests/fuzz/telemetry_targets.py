@@ -24,6 +24,7 @@ from plantwire.schemas.codec import FRAME_CODEC, UndecodableError, load_schema
 from plantwire.schemas.records import Metric, TelemetryFrame
 from tests.fuzz.cursor import Cursor
 from tests.fuzz.frame_checks import LIMITS, RECEIVED_MS, RECEIVED_US, check_frames, check_rejected
+from tests.fuzz.json_building import BUILT_FROM, build_json
 from tests.fuzz.target import Check
 
 HTTP = frozenset({"http"})
@@ -50,6 +51,7 @@ def json_check() -> Check:
     """Bodies of one device. What is taken is what the standard library's parser reads too."""
 
     def check(data: bytes) -> None:
+        data = _body(data)
         outcome = decode_telemetry(data, "press-1", "http", RECEIVED_US, LIMITS)
         if isinstance(outcome, Rejected):
             check_rejected(outcome)
@@ -64,6 +66,7 @@ def batch_check() -> Check:
     """Bodies of several devices."""
 
     def check(data: bytes) -> None:
+        data = _body(data)
         outcome = decode_batch(data, "http", RECEIVED_US, LIMITS)
         if isinstance(outcome, Rejected):
             check_rejected(outcome)
@@ -72,6 +75,18 @@ def batch_check() -> Check:
         _check_values(data, outcome, is_batch=True)
 
     return check
+
+
+def _body(data: bytes) -> bytes:
+    if data[:1] < bytes((BUILT_FROM,)):
+        return data
+    return build_json(Cursor(data[1:]), _KEYS)
+
+
+_KEYS = (
+    *(b"metrics", b"timestamp", b"sequence", b"site", b"quality", b"historical", b"deviceId", b"frames"),
+    *(b"t", b"temperature", b"a:b", b"\\u0074", b"", b"\\u0000", b"unknown"),
+)
 
 
 def _check_values(data: bytes, frames: tuple[TelemetryFrame, ...], *, is_batch: bool) -> None:
@@ -101,6 +116,9 @@ def json_seeds() -> list[bytes]:
         b"[" * 40 + b"]" * 40,
         b'\xef\xbb\xbf{"metrics": {"t": 1}}',
         b'{"metrics": {"t": "\\ud800"}}',
+        # Built: {"metrics": {"t": 0, "temperature": "x"}, "timestamp": 1700000000000}
+        bytes((BUILT_FROM, 0, 2, 0, 0, 2, 8, 0x80, 0, 9, 0xB0, 1, 1, 0x80, 8)),
+        bytes((BUILT_FROM, 0x60, 2, 0, 2, 6, 0xB0, 11, 0, 0, 1, 8, 0x80, 2, 0, 1, 0, 0, 1, 9, 0xE0, 1)),
     ]
 
 
