@@ -117,9 +117,12 @@ class DeviceDetector:
     ) -> list[AlarmEvent]:
         """Evaluate (metric, number, event time) readings, all of good quality, of a frame of `frame_ms`.
 
-        Infinities and NaN are passed over, and so is what is too late (`domain.device_clock`).
+        Infinities and NaN are passed over, and so is what is too late (`domain.device_clock`). A frame
+        without readings says nothing of the device's clock: one that marks values stale has its gateway's.
         """
         events: list[AlarmEvent] = []
+        if not readings:
+            return events
         step_ms = self.clock.admit(frame_ms, now_ms)
         if step_ms is None:
             return events

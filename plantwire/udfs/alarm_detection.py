@@ -33,7 +33,7 @@ from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import FrameReader
-from plantwire.schemas.records import AlarmEvent, AlarmRule
+from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, AlarmRule
 from plantwire.udfs.critical_path import CriticalPath
 
 # State names are stored data: a savepoint is restored by them.
@@ -132,7 +132,10 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         cached = self._detectors.get(device_id) or self._load(device_id)
         detector = cached.detector
         before = detector.state
-        cached.clock_ahead_ms = event_time_ms - now_ms
+        # One that only marks values stale or bad has the gateway's time, not the device's.
+        has_readings = any(m["number"] is not None and m["quality"] == QUALITY_GOOD for m in frame["metrics"])
+        if has_readings:
+            cached.clock_ahead_ms = event_time_ms - now_ms
         events: list[AlarmEvent] = []
         if cached.generation != self._book.generation:
             events = self._refresh_rules(cached, event_time_ms)
@@ -142,7 +145,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         events.extend(detector.take_frame(cast(FrameFields, frame), now_ms))
         self._count_too_late.inc(detector.clock.too_late - too_late)
         self._count_clock_steps.inc(detector.clock.steps - steps)
-        if event_time_ms > cached.settle_after_ms:
+        if has_readings and event_time_ms > cached.settle_after_ms:
             events.extend(self._settle(cached, event_time_ms))
         if detector.state is not before:
             self._save(cached, ctx, now_ms)

@@ -78,7 +78,9 @@ class DeviceWatch:
             shape = tuple(names)
             if self._knows(shape) and self.detector.passes(shape, numbers, event_ms):
                 return []
-        self.clock_ahead_ms = event_ms - now_ms
+        if names:
+            # A frame that only marks values stale or bad has the gateway's time, not the device's.
+            self.clock_ahead_ms = event_ms - now_ms
         readings = [
             (metric.name, metric.number, metric.event_time_ms or event_ms)
             for metric in frame.metrics

@@ -348,3 +348,12 @@ def test_after_a_failure_the_log_and_the_state_agree(
     shown = {event.alarm_id for event in seen.values() if event.kind != "CLEARED"}
     true = {t.alarm.alarm_id for t in d.state.values() if t.alarm is not None and t.limit.level != NORMAL}
     assert shown == true
+
+
+def test_a_frame_without_good_numbers_says_nothing_of_the_devices_clock() -> None:
+    d = detector()
+    behind_ms = 10 * MAX_LATE_MS
+    take(d, frame(1_000, temperature=50.0))
+    # The gateway, whose clock is ahead, marks the values stale; then the device is back.
+    take(d, frame(behind_ms, quality=QUALITY_BAD, temperature=50.0))
+    assert told(take(d, frame(2_000, temperature=101.0), behind_ms)) == [("RAISED", CRITICAL, 1, 1)]
