@@ -66,6 +66,7 @@ class FollowUp:
         self._metrics = metrics
         self._counted = metrics.sparkplug
         self._pace = pace
+        self._counted.rebirths_waiting.set_function(lambda: len(pace))
         self._publish: Callable[[str, bytes], None] | None = None
         self._timers: dict[EdgeNodeId, asyncio.TimerHandle] = {}
         self._next_rebirths: asyncio.TimerHandle | None = None
@@ -79,7 +80,6 @@ class FollowUp:
         """The broker is lost: nobody can be asked, and no timer of the sessions there means anything."""
         self._publish = None
         self._pace.clear()
-        self._counted.rebirths_waiting.set(0)
         if self._next_rebirths is not None:
             self._next_rebirths.cancel()
             self._next_rebirths = None
@@ -126,7 +126,6 @@ class FollowUp:
         born = parse_topic(topic)
         if isinstance(born, Topic):
             self._pace.withdraw(born.edge_node)  # it need not be asked any more
-            self._counted.rebirths_waiting.set(len(self._pace))
 
     def _refuse(self, outcome: Outcome, topic: str, payload: bytes, received_us: int) -> None:
         for rejected in outcome.rejected:
@@ -184,7 +183,6 @@ class FollowUp:
             self._counted.rebirths.labels(request.reason.value).inc()
             # A thousand of these follow a restart: counted, and logged for those who look for one node.
             log.debug("sparkplug_rebirth_requested", edge_node=request.edge_node, reason=request.reason.value)
-        self._counted.rebirths_waiting.set(len(self._pace))
         if self._next_rebirths is not None:
             self._next_rebirths.cancel()
             self._next_rebirths = None
