@@ -109,9 +109,9 @@ class FollowUp:
         for outcome in outcomes:
             frames += outcome.frames
             self.apply(msgspec.structs.replace(outcome, frames=()))
-            if len(frames) >= _BATCH_FRAMES:
-                await self._put(frames)
-                frames = []
+            while len(frames) >= _BATCH_FRAMES:
+                await self._put(frames[:_BATCH_FRAMES])
+                del frames[:_BATCH_FRAMES]
         if frames:
             await self._put(frames)
 

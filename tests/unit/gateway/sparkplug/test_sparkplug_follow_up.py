@@ -79,7 +79,8 @@ class Rig:
 
 async def test_the_frames_of_a_lost_broker_go_in_turns() -> None:
     rig = Rig()
-    outcomes = (Outcome(frames=tuple(frame(n) for n in range(100))) for _ in range(25))
+    sizes = [100] * 5 + [1900] + [100]  # a node with many devices has many frames
+    outcomes = (Outcome(frames=tuple(frame(n) for n in range(size))) for size in sizes)
     telling = asyncio.create_task(rig.follow_up.tell_stale(outcomes))
     told: list[int] = []
     while not telling.done():
