@@ -73,9 +73,13 @@ def simulate(
         int, typer.Option(min=0, max=NODE_DEVICES_MAX, help="Machines on each Sparkplug edge node.")
     ] = 4,
     sparkplug_host: Annotated[
-        str,
-        typer.Option(help="Sparkplug host that edge nodes wait for before their births; '': for none."),
-    ] = "plantwire",
+        str | None,
+        typer.Option(
+            help="Sparkplug host that edge nodes wait for before their births; '': none. "
+            "Default: PLANTWIRE_SPARKPLUG_HOST_ID, or plantwire.",
+            show_default=False,
+        ),
+    ] = None,
     sensors: Annotated[
         int, typer.Option(min=0, max=DEVICES_MAX, help="LoRaWAN sensors behind a ChirpStack server.")
     ] = 4,
@@ -96,6 +100,9 @@ def simulate(
 ) -> None:
     """Run a simulated plant that sends telemetry as real devices do, until Ctrl-C."""
     settings = SimulatorSettings()
+    host = settings.sparkplug_host_id if sparkplug_host is None else sparkplug_host
+    if host and not is_sparkplug_id(host):
+        raise typer.BadParameter("--sparkplug-host is a name without + / #")
     options = Options(
         gateway_url=_http_url(gateway or settings.gateway_url()),
         broker=_broker(mqtt or settings.mqtt_url(), settings),
@@ -103,7 +110,7 @@ def simulate(
         devices=devices,
         edge_nodes=edge_nodes,
         node_devices=node_devices,
-        sparkplug_host=sparkplug_host or None,
+        sparkplug_host=host or None,
         sensors=sensors,
         sensor_interval_s=sensor_interval,
         rate_hz=rate,
@@ -114,8 +121,6 @@ def simulate(
     )
     if options.is_empty():
         raise typer.BadParameter("with these counts and protocols there is nothing to simulate")
-    if sparkplug_host and not is_sparkplug_id(sparkplug_host):
-        raise typer.BadParameter("--sparkplug-host is a name without + / #")
     try:
         credentials = find_credentials(settings, token_file)
     except CredentialError as error:

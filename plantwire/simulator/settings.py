@@ -18,6 +18,9 @@ class SimulatorSettings(SharedSettings):
     home: Path = Field(default_factory=default_home, description="Folder of data, logs and secrets.")
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port of the gateway's HTTP interface.")
     mqtt_port: int = Field(1883, ge=1, le=65535, description="Port of the embedded MQTT broker.")
+    sparkplug_host_id: str = Field(
+        "plantwire", description="Sparkplug host that edge nodes wait for; empty: for none."
+    )
     token: SecretStr | None = Field(
         None, description="Access token of role device for every simulated device."
     )
