@@ -7,6 +7,7 @@ Not here: what should be there (`totals`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 import apsw
@@ -27,6 +28,16 @@ def count_held(connection: apsw.Connection) -> tuple[dict[str, Held], int]:
             found[name] = Held(before.entries + count, before.size_bytes + size_bytes)
             highest_id = max(highest_id, highest)
     return found, highest_id
+
+
+def count_from(connection: apsw.Connection, first_id: int) -> dict[str, int]:
+    """Entries by source with this id or a later one."""
+    found: Counter[str] = Counter()
+    for table in rows.TABLES:
+        query = f"SELECT {rows.SOURCE}, count(*) FROM {table} WHERE id >= ? GROUP BY 1"  # noqa: S608
+        for source, count in connection.execute(query, (first_id,)):
+            found[source.decode("ascii", "replace")] += count
+    return found
 
 
 def damaged_strangers(connection: apsw.Connection, known: Collection[str]) -> list[tuple[str, int]]:

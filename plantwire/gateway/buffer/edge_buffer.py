@@ -142,9 +142,10 @@ class SqliteEdgeBuffer:
         size = 0
         for entry in entries:
             size += size_bytes(entry)
-            self._sources.add(entry.source)
-        if len(self._sources) > SOURCES_MAX:
-            raise ValueError(f"more than {SOURCES_MAX} sources")
+            if entry.source not in self._sources:
+                if len(self._sources) == SOURCES_MAX:
+                    raise ValueError(f"more than {SOURCES_MAX} sources")
+                self._sources.add(entry.source)
         if size > self._bounds.put_max_bytes:
             raise BufferRefusedError(f"{size} bytes at once; at most {self._bounds.put_max_bytes}")
         self._admit(size, self._bounds.waiting_max_bytes)

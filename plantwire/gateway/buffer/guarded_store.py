@@ -289,7 +289,7 @@ class GuardedStore:
             store.checkpoint()
         beside = self._folder.read_counts()
         told = recorded or beside or Totals()
-        store.replace_totals(settled(recorded, beside))
+        store.replace_totals(settled(recorded, beside, store))
         store.reconcile()
         self._drops += drops_between(told, store.totals)
 

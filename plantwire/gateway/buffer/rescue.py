@@ -39,13 +39,16 @@ def create_store(
     return Store.open(folder.finish(generation), bounds, now_ms, vfs)
 
 
-def settled(recorded: Totals | None, beside: Totals | None) -> Totals:
-    """What was there, by the totals in the database and by those beside it, which may be later or earlier."""
+def settled(recorded: Totals | None, beside: Totals | None, store: Store) -> Totals:
+    """What was there, by the totals in the database and by those beside it, which may be later or earlier.
+
+    `store`: with what is there.
+    """
     if recorded is None:
         return beside.copy() if beside is not None else Totals()
     totals = recorded.copy()
     if beside is not None and beside.transaction > recorded.transaction:
-        totals.add_lost(beside)
+        totals.add_lost(beside, store.held_from(recorded.next_id))
     return totals
 
 
@@ -77,8 +80,8 @@ class Rescue:
             beside = known or self._folder.read_counts()
             recorded = self._recorded(generation)
             told = recorded or beside or Totals()
-            totals = settled(recorded, beside)
-            self._copy(generation, store, totals.next_id)
+            self._copy(generation, store, max(told.next_id, beside.next_id if beside else 1))
+            totals = settled(recorded, beside, store)
             if saved is None:
                 saved = self._saved(generation)
             store.apply(Changes(saved=dict(saved)))

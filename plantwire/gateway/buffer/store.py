@@ -176,6 +176,10 @@ class Store:
             raise
         self._took(totals)
 
+    def held_from(self, first_id: int) -> dict[str, int]:
+        """See `census.count_from`."""
+        return census.count_from(self._connection, first_id)
+
     def evict_aged(self) -> list[Drop]:
         """A transaction for those above the age alone; as many as there are."""
         drops: list[Drop] = []
@@ -225,10 +229,6 @@ class Store:
         if self.totals.entries() == 0 and self._pages("page_count") * PAGE_BYTES > self._bounds.wal_max_bytes:
             self._connection.execute("VACUUM")
             self.checkpoint(free=True)
-
-    def file_bytes(self) -> int:
-        """Database and log on the disk."""
-        return self.path.stat().st_size + self.log_bytes()
 
     def log_bytes(self) -> int:
         """The write-ahead log on the disk."""

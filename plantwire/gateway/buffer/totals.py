@@ -81,8 +81,9 @@ class Totals(msgspec.Struct):
         body = msgspec.msgpack.encode(self)
         return zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "big") + body
 
-    def add_lost(self, later: Totals) -> None:
-        """These are older than `later`, which was seen before: what was put between is gone, and counted so.
+    def add_lost(self, later: Totals, found: Mapping[str, int]) -> None:
+        """These are older than `later`, which was seen before: what was put between is gone, and counted so,
+        but for what was `found` of it (by source).
 
         What was acknowledged or evicted between may be back, and is then sent again. What was put and
         acknowledged between cannot be told from what was lost, and counts as lost: rather too much than
@@ -93,7 +94,7 @@ class Totals(msgspec.Struct):
             lost = seen.put - here.put
             if lost > 0:
                 here.put = seen.put
-                here.count_drop(DropReason.CORRUPT, lost)
+                here.count_drop(DropReason.CORRUPT, max(0, lost - found.get(source, 0)))
         self.transaction = max(self.transaction, later.transaction)
         self.next_id = max(self.next_id, later.next_id)
 
