@@ -28,10 +28,13 @@ RESULTS: Final = ROOT / "bench" / "results"
 PEER_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 PACKAGES: Final = (
     "apache-flink",
+    "apsw",
     "confluent-kafka",
     "fastapi",
     "fastavro",
     "msgspec",
+    "paho-mqtt",
+    "protobuf",
     "python-engineio",
     "python-socketio",
     "redis",
