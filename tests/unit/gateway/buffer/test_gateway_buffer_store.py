@@ -147,13 +147,13 @@ def test_alarms_are_never_evicted_and_make_room_for_themselves(tmp_path: Path) -
     with pytest.raises(BufferRefusedError):
         rig.put(entry(1, size_bytes=20_000))
     # Of what comes together, each is decided by itself; forgetting gets through.
-    alarm = entry(2, kind=EntryKind.ALARM, size_bytes=9000)
-    outcome = rig.store.commit(Changes([[alarm], [alarm]], [(alarms[:16], None)]))
+    alarm = entry(2, kind=EntryKind.ALARM, size_bytes=30_000)
+    outcome = rig.store.commit(Changes([[alarm], [alarm]], [(alarms[:40], None)]))
     assert [isinstance(one, list) for one in outcome.puts] == [True, False]
     assert outcome.rest is None
     assert outcome.gone == [[]]
     kept = [stored for stored in rig.peek() if stored.entry.kind is EntryKind.ALARM]
-    assert len(kept) == len(alarms) - 16 + 1
+    assert len(kept) == len(alarms) - 40 + 1
     assert on_disk_bytes(tmp_path) <= SMALL.size_max_bytes
     rig.close()
 
