@@ -191,6 +191,13 @@ class Parts:
             return None if rules.book is None else len(rules.book)
 
         local = LocalSocket(settings, settings.gateway_port, authority, metrics, active, rules_in_force)
-        edge = EdgeAlarms(settings.gateway_edge_devices_max, rules, self._buffer, metrics, local.tell)
+        edge = EdgeAlarms(
+            settings.gateway_edge_devices_max,
+            settings.gateway_spill_after_ms / 1000,
+            rules,
+            self._buffer,
+            metrics,
+            local.tell,
+        )
         self._forwarder.watch(edge)
         self._edge, self._local = edge, local

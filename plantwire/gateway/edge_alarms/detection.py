@@ -4,8 +4,8 @@ In: live frames in order of arrival; the rules in force; what becomes of frames 
 `on_delivered_with_state`). Out: AlarmEvents, to local clients at once and to the caller; frames with
 `edge_state` while their device has diverged; device states to the edge buffer.
 Guarantees: nothing here waits. A state is handed to the buffer before the frame that changed it, so no frame
-is kept without it. An event of a delay that ended is stored if its device diverges within `HELD_S`: the
-cloud, which did not see the frames, cannot tell it. Memory is bounded by `gateway_edge_devices_max`; only
+is kept without it. An event of a delay that ended is stored if its device diverges soon after: the cloud,
+which did not see the frames, cannot tell it. Memory is bounded by `gateway_edge_devices_max`; only
 devices at rest are forgotten for others.
 Not here: evaluation (`watch`), clients (`local_socket`), rules (`rule_follower`), durability (`buffer`).
 """
@@ -37,8 +37,8 @@ from plantwire.schemas.records import AlarmEvent, AlarmKind, TelemetryFrame
 TICK_S: Final = 1.0
 SAVE_EVERY_TICKS: Final = 5
 """How long a state may be stored with times of values that are older than those judged."""
-HELD_S: Final = 15.0
-"""Longer than it takes until a frame is known not to reach Kafka live."""
+HELD_MARGIN_S: Final = 14.0
+"""Beyond the time after which what Kafka did not acknowledge goes to the buffer; seconds are enough."""
 HELD_MAX: Final = 10_000
 _LOOKED_AT_FOR_ROOM: Final = 64
 
@@ -61,12 +61,14 @@ class _Held(NamedTuple):
 class EdgeAlarms:
     """The `EdgeDetection` of the intake; used from the event loop's thread only.
 
-    `tell` shows an event to the local clients. `clock_us` is the wall clock.
+    `spill_after_s` is how long Kafka may be silent before frames go to the buffer. `tell` shows an event to
+    the local clients. `clock_us` is the wall clock.
     """
 
     def __init__(
         self,
         devices_max: int,
+        spill_after_s: float,
         rules: Rules,
         buffer: EdgeBuffer,
         metrics: EdgeAlarmMetrics,
@@ -74,6 +76,7 @@ class EdgeAlarms:
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._devices_max = devices_max
+        self._held_s = spill_after_s + HELD_MARGIN_S
         self._rules = rules
         self._buffer = buffer
         self._metrics = metrics
@@ -272,7 +275,7 @@ class EdgeAlarms:
             # Stored for nothing, most likely: the cloud tells them too. But none is lost.
             self._put_alarms(events)
             return
-        until_s = self._loop.time() + HELD_S
+        until_s = self._loop.time() + self._held_s
         self._held.setdefault(device_id, []).extend(_Held(until_s, event) for event in events)
         self._held_size += len(events)
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import threading
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from plantwire.domain.rule_book import RuleBook
+from plantwire.domain.rule_book import RuleBook, is_sound
 from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
 from plantwire.gateway.edge_alarms.rule_copy import read_copy, write_copy
 from plantwire.platform.backoff import jittered_backoff_s
@@ -29,7 +28,6 @@ from plantwire.platform.topic_follower import End, follow
 from plantwire.platform.topic_reader import TopicError, TopicRecord
 from plantwire.schemas.codec import RULE_CODEC, UndecodableError
 from plantwire.schemas.records import AlarmRule
-from plantwire.schemas.severity import Severity
 from plantwire.schemas.topics import ALARMS_RULES
 
 RULES_MAX: Final = 20_000
@@ -38,7 +36,6 @@ CONNECT_TIMEOUT_S: Final = 5.0
 RETRY_FIRST_S: Final = 0.25
 RETRY_LONGEST_S: Final = 5.0
 
-_SEVERITIES: Final = frozenset(Severity)
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +66,7 @@ class RuleFollower:
         self._loop = asyncio.get_running_loop()
         copied = read_copy(self._copy_file)
         if copied is not None:
-            self._copied = {rule.rule_id: rule for rule in copied if _is_sound(rule.rule_id, rule)}
+            self._copied = {rule.rule_id: rule for rule in copied if is_sound(rule)}
             self._put_in_force(self._copied)
         self._thread = threading.Thread(target=self._run, name="edge-rules", daemon=True)
         self._thread.start()
@@ -139,7 +136,7 @@ class RuleFollower:
             self._reject(record.offset, rule_id, str(error))
             return None
         known = rules.get(rule_id)
-        if not _is_sound(rule_id, rule):
+        if rule.rule_id != rule_id or not is_sound(rule):
             self._reject(record.offset, rule_id, "cannot be evaluated")
             return None
         if known is None and len(rules) >= RULES_MAX:
@@ -173,14 +170,3 @@ class RuleFollower:
         elif reason != self._told:
             log.warning("edge-rules-not-followed", reason=reason)
         self._told = reason
-
-
-def _is_sound(rule_id: str, rule: AlarmRule) -> bool:
-    """Whether a rule can be evaluated: what the tools that publish them refuse, others may not."""
-    if rule.rule_id != rule_id or any(limit.severity not in _SEVERITIES for limit in rule.limits):
-        return False
-    try:
-        RuleBook((rule,))
-    except re.error:
-        return False
-    return True

@@ -15,6 +15,7 @@ from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
 from plantwire.schemas.records import AlarmEvent, AlarmRule, Metric, TelemetryFrame
 
 NOW_MS = 1_795_000_000_000
+SPILL_AFTER_S = 1.0
 
 
 class FakeTimer:
@@ -127,6 +128,7 @@ class Edge:
         self.order = 0
         self.alarms = EdgeAlarms(
             devices_max,
+            SPILL_AFTER_S,
             self.rules,
             self.buffer,  # type: ignore[arg-type]
             EdgeAlarmMetrics(self.registry),

@@ -8,9 +8,9 @@ import pytest
 from plantwire.domain.attention import HOUSEKEEPING_MS
 from plantwire.domain.packed_state import unpack
 from plantwire.domain.rule_book import RuleBook
-from plantwire.gateway.edge_alarms.detection import HELD_S, SAVE_EVERY_TICKS, TICK_S
+from plantwire.gateway.edge_alarms.detection import HELD_MARGIN_S, SAVE_EVERY_TICKS, TICK_S
 from plantwire.schemas.records import QUALITY_BAD, AlarmRule, Limit, Metric
-from tests.unit.gateway.edge_alarms.edge_fakes import Edge, FakeLoop, FakeRules, frame, named
+from tests.unit.gateway.edge_alarms.edge_fakes import SPILL_AFTER_S, Edge, FakeLoop, FakeRules, frame, named
 
 HOT = AlarmRule("hot", 1, "*", "temperature", (Limit(0, above=100, deadband=2),))
 SLOW = AlarmRule("slow", 1, "*", "pressure", (Limit(1, above=5),), on_delay_ms=500)
@@ -112,7 +112,7 @@ def test_a_delay_that_ended_before_its_frames_were_known_to_be_lost_is_stored() 
 def test_a_delay_whose_frames_arrived_is_left_to_the_cloud() -> None:
     edge = Edge(SLOW)
     edge.take(frame(edge.loop.now_ms, pressure=6.0))
-    edge.loop.advance(600 + (HELD_S + TICK_S) * 1000)
+    edge.loop.advance(600 + (SPILL_AFTER_S + HELD_MARGIN_S + TICK_S) * 1000)
     edge.alarms.on_spilled("press-1", 1)
     edge.loop.advance(1)
     assert len(edge.told) == 1
