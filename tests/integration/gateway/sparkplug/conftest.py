@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from plantwire.stack.ports import free_ports
+from plantwire.stack.servers.mqtt import Mqtt
+from tests.conftest import running
 from tests.integration.gateway.gateway_rig import GatewayProcess
 from tests.integration.gateway.sparkplug import independent_environment
 from tests.integration.gateway.sparkplug.independent_environment import IndependentNode
@@ -25,6 +28,16 @@ def independent(request: pytest.FixtureRequest) -> None:
     """The environment of pysparkplug, made where it is missing."""
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
     independent_environment.prepare(reporter.write_line if reporter else print)
+
+
+@pytest.fixture(scope="session")
+def mqtt_url(servers_home: Path) -> Iterator[str]:
+    """A broker of its own: every other gateway at one broker would take these edge nodes' frames too."""
+    with running(
+        Mqtt(servers_home / "sparkplug-mqtt", *free_ports(1), servers_home / "sparkplug-mqtt.log")
+    ) as broker:
+        assert isinstance(broker, Mqtt)
+        yield broker.url
 
 
 @pytest.fixture(scope="session")
