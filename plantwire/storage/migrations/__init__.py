@@ -1,0 +1,1 @@
+"""The database's schema as numbered SQL files; `NNNN_name.VARIANT.sql` where servers differ."""
