@@ -14,8 +14,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from plantwire.schemas.records import AlarmRule
+from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule
+from plantwire.schemas.severity import Severity
 
+_SEVERITIES = frozenset(Severity)
 # A bound, not a tuning knob: a plant has fewer metric names than this per device.
 _METRICS_REMEMBERED_PER_DEVICE = 10_000
 
@@ -118,6 +120,23 @@ class RuleBook:
 
     def __len__(self) -> int:
         return len(self._compiled)
+
+
+def is_sound(rule: AlarmRule) -> bool:
+    """Whether a rule can be evaluated and its alarms can be told.
+
+    The tools that publish rules see to it; whatever else writes to the topic may not.
+    """
+    if any(limit.severity not in _SEVERITIES for limit in rule.limits):
+        return False
+    if not (0 <= rule.on_delay_ms <= DELAY_MAX_MS and 0 <= rule.off_delay_ms <= DELAY_MAX_MS):
+        return False
+    try:
+        _glob(rule.devices)
+        _glob(rule.metric)
+    except re.error:
+        return False
+    return True
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

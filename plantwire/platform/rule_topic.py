@@ -4,8 +4,8 @@ In: Kafka bootstrap servers; rules that already carry their version.
 Out: every rule by its id, retired ones included, or records on the topic.
 Guarantees: a read reaches the end that the topic had when it began, and ends on an empty topic too; a
 publication returns only when Kafka acknowledged every rule, without duplicates from retries. A record
-that cannot be decoded is logged with its offset and skipped, so that one bad record does not take
-the other rules away; the rule's former record stays in force.
+that cannot be decoded or evaluated is logged with its offset and skipped, so that one bad record does not
+take the other rules away; the rule's former record stays in force.
 Not here: versions (`stack.rule_plan`), rules as files (`schemas.rule_files`), rules as broadcast
 state (`udfs`).
 """
@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
 
+from plantwire.domain.rule_book import is_sound
 from plantwire.platform.topic_reader import TopicError, TopicRecord, partitions_of, quiet, read_to_end
 from plantwire.schemas.codec import RULE_CODEC, UndecodableError
 from plantwire.schemas.records import AlarmRule
@@ -107,6 +108,11 @@ def _take(rules: dict[str, AlarmRule], record: TopicRecord) -> None:
         rules.pop(rule_id, None)
         return
     try:
-        rules[rule_id] = RULE_CODEC.decode(record.body, record.fingerprint)
+        rule = RULE_CODEC.decode(record.body, record.fingerprint)
     except UndecodableError as error:
         _log.warning("rule-skipped", offset=record.offset, rule_id=rule_id, reason=str(error))
+        return
+    if not is_sound(rule):
+        _log.warning("rule-skipped", offset=record.offset, rule_id=rule_id, reason="cannot be evaluated")
+        return
+    rules[rule_id] = rule

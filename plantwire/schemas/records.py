@@ -14,6 +14,8 @@ import msgspec
 QUALITY_GOOD: Final = 192
 QUALITY_BAD: Final = 0
 QUALITY_STALE: Final = 500
+DELAY_MAX_MS: Final = 7 * 24 * 3600 * 1000
+"""The longest delay of an alarm rule."""
 
 
 class AlarmKind:

@@ -18,14 +18,13 @@ import msgspec
 import yaml
 
 from plantwire.schemas.identifiers import DEVICE_ID_MAX_CHARACTERS, METRIC_NAME_MAX_CHARACTERS
-from plantwire.schemas.records import AlarmRule, Limit
+from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule, Limit
 from plantwire.schemas.rule_yaml import NodeReader, RuleProblem, line_of
 from plantwire.schemas.severity import Severity
 
 RULES_PER_FILE_MAX: Final = 2_000
 RULE_ID_MAX_CHARACTERS: Final = 64
 MESSAGE_MAX_CHARACTERS: Final = 500
-DELAY_MAX_MS: Final = 7 * 24 * 3600 * 1000
 PLACEHOLDERS: Final = ("device", "site", "metric", "value", "limit", "severity", "rule")
 
 _RULE_KEYS: Final = ("id", "devices", "metric", "limits", "on_delay_ms", "off_delay_ms", "message")

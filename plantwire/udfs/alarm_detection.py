@@ -27,7 +27,7 @@ from plantwire.domain.attention import next_look_ms
 from plantwire.domain.detection import DeviceDetector, FrameFields
 from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
 from plantwire.domain.reconciliation import reconcile
-from plantwire.domain.rule_book import RuleBook
+from plantwire.domain.rule_book import RuleBook, is_sound
 from plantwire.platform.alarm_log import recent_alarms
 from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas import topics
@@ -193,6 +193,9 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         try:
             rule = RULE_CODEC.decode(body)
         except UndecodableError:
+            self._count_rules_rejected.inc()
+            return
+        if not is_sound(rule):
             self._count_rules_rejected.inc()
             return
         if self._book.put(rule):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from plantwire.domain.rule_book import RuleBook
-from plantwire.schemas.records import AlarmRule, Limit
+import pytest
+from msgspec.structs import replace
+
+from plantwire.domain.rule_book import RuleBook, is_sound
+from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule, Limit
 
 
 def rule(
@@ -52,3 +55,18 @@ def test_every_change_is_a_new_generation_and_nothing_else_is() -> None:
     assert book.generation == before
     assert book.remove("a")
     assert book.generation != before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limits": (Limit(5, above=1.0),)},
+        {"limits": (Limit(0, above=1.0), Limit(-1, above=2.0))},
+        {"on_delay_ms": -1},
+        {"off_delay_ms": DELAY_MAX_MS + 1},
+    ],
+)
+def test_what_cannot_be_evaluated_or_told_is_known(changes: dict[str, object]) -> None:
+    sound = replace(rule("a", 1), on_delay_ms=DELAY_MAX_MS, off_delay_ms=0)
+    assert is_sound(sound)
+    assert not is_sound(replace(sound, **changes))

@@ -76,6 +76,21 @@ def test_a_timer_that_is_overdue_after_a_restore_finds_the_rules(clock: Clock, l
     assert told(flink.element(restored, "press-1", body(clock.now_ms, temperature=50.0))) == [("CLEARED", 2)]
 
 
+def test_a_rule_that_cannot_be_evaluated_is_counted_and_changes_nothing(
+    clock: Clock, log: list[AlarmEvent]
+) -> None:
+    flink = FakeFlink()
+    function = started(flink, HOT)
+    unfit = msgspec.structs.replace(HOT, version=2, limits=(Limit(49, above=1),))
+    for record in (RULE_CODEC.encode(unfit), b"\xff"):
+        list(function.process_broadcast_element(("hot", record), flink))
+    assert flink.counts["rules_rejected"] == 2
+    assert told(flink.element(function, "press-1", body(clock.now_ms, temperature=50.0))) == []
+    assert told(flink.element(function, "press-1", body(clock.now_ms + 1, temperature=101.0))) == [
+        ("RAISED", 1)
+    ]
+
+
 def test_a_frame_with_the_edges_state_goes_on_from_it(clock: Clock, log: list[AlarmEvent]) -> None:
     flink = FakeFlink()
     function = started(flink, HOT)
