@@ -68,6 +68,7 @@ TARGETS: Final = (
     Target(
         "saved-state", _STORED, ("plantwire.gateway.edge_alarms.saved_state", "plantwire.domain.packed_state")
     ),
+    Target("stored-rule", _STORED, ("plantwire.domain", "plantwire.schemas.codec"), max_len=256),
     Target(
         "rule-file", _SETTINGS, (*_YAML, "plantwire.domain.rule_book"), words=_RULE_WORDS, short_runs=1_000
     ),

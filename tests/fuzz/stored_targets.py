@@ -8,11 +8,11 @@ import struct
 from plantwire.domain.adoption import go_on_from
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
-from plantwire.domain.rule_book import RuleBook
+from plantwire.domain.rule_book import RuleBook, is_sound
 from plantwire.gateway.buffer.entry import Entry, EntryKind
 from plantwire.gateway.buffer.rows import from_row, to_row
 from plantwire.gateway.edge_alarms.saved_state import KEY_PREFIX, UnreadableStateError, decode, encode
-from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, UndecodableError
+from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import MAX_NUMBERS, FrameReader
 from plantwire.schemas.records import AlarmRule, Limit, Metric, TelemetryFrame
 from tests.fuzz.cursor import Cursor
@@ -167,6 +167,42 @@ def saved_state_check() -> Check:
         encode(site, state, saved.diverged, saved.alarms)
 
     return check
+
+
+def stored_rule_check() -> Check:
+    """Rules as they come from Kafka: what can be decoded can be evaluated, and its events can be told."""
+
+    def check(data: bytes) -> None:
+        try:
+            rule = RULE_CODEC.decode(data)
+        except UndecodableError:
+            return
+        if not is_sound(rule):
+            return
+        detector = DeviceDetector("press-1", RuleBook([rule]).for_device("press-1"))
+        events = []
+        for at_ms, number in ((0, 50.0), (10, -50.0), (20, 0.0), (5000, 1e300)):
+            frame = {**_FRAME_FIELDS, "event_time_ms": RECEIVED_MS + at_ms}
+            frame["metrics"] = [{"name": "t", "number": number, "quality": 192, "event_time_ms": None}]
+            events += detector.take_frame(frame, RECEIVED_MS + at_ms)  # type: ignore[arg-type]
+        events += detector.run_timers(RECEIVED_MS + 100_000)
+        for event in events:
+            ALARM_CODEC.encode(event)
+
+    return check
+
+
+def stored_rule_seeds() -> list[bytes]:
+    """A rule of each form."""
+    limits = (Limit(0, above=10.0, below=-10.0, deadband=1.0), Limit(4, above=5.0))
+    return [
+        RULE_CODEC.encode(_RULE),
+        RULE_CODEC.encode(
+            AlarmRule("r", 2, "press-[0-9]*", "*", limits, 100, 100, "{device} {value} {limit}")
+        ),
+        RULE_CODEC.encode(AlarmRule("r", 3, "*", "*", limits)),
+        RULE_CODEC.encode(AlarmRule("r", 3, "*", "*", (), retired=True)),
+    ]
 
 
 _RULE = AlarmRule("r", 1, "*", "t*", (Limit(0, above=10.0),), on_delay_ms=1000)
