@@ -78,8 +78,12 @@ class EdgeDeliveries(msgspec.Struct, frozen=True):
     """The same (alarm id, revision) twice at one client."""
     path_ms: Distribution | None
     """From the intended time of the frame to the client's having the event."""
+    arrival_ms: Distribution | None
+    """Of it, from the intended time to the frame's arrival in the gateway: sender, and broker for MQTT."""
     gateway_ms: Distribution | None
-    """From the frame's arrival in the gateway to the write to the client."""
+    """Of it, from there to the write to the client."""
+    client_ms: Distribution | None
+    """Of it, from the write to the client's having it."""
 
 
 def compare(crossings: list[Crossing], clients: int, receipts: Receipts) -> EdgeDeliveries:
@@ -89,7 +93,9 @@ def compare(crossings: list[Crossing], clients: int, receipts: Receipts) -> Edge
     found: set[tuple[int, Crossing]] = set()
     told: set[tuple[int, str, int]] = set()
     path_ms: list[float] = []
+    arrival_ms: list[float] = []
     gateway_ms: list[float] = []
+    client_ms: list[float] = []
     doubled = 0
     for client, number, received_ns in zip(
         receipts.clients, receipts.numbers, receipts.received_ns, strict=True
@@ -104,8 +110,16 @@ def compare(crossings: list[Crossing], clients: int, receipts: Receipts) -> Edge
         told.add((client, alarm.alarm_id, alarm.revision))
         found.add((client, crossing))
         path_ms.append(received_ns / 1e6 - alarm.timestamp)
+        arrival_ms.append(alarm.hops.gateway_in - alarm.timestamp)
         gateway_ms.append(alarm.hops.emitted - alarm.hops.gateway_in)
+        client_ms.append(received_ns / 1e6 - alarm.hops.emitted)
     expected = len(wanted) * clients
     return EdgeDeliveries(
-        expected, expected - len(found), doubled, distribution(path_ms), distribution(gateway_ms)
+        expected=expected,
+        lost=expected - len(found),
+        doubled=doubled,
+        path_ms=distribution(path_ms),
+        arrival_ms=distribution(arrival_ms),
+        gateway_ms=distribution(gateway_ms),
+        client_ms=distribution(client_ms),
     )

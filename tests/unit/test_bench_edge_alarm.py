@@ -48,6 +48,7 @@ def receipts_of(events: list[AlarmEvent], clients: int = 2) -> Receipts:
 def _emitted(alarm: dict[str, object]) -> dict[str, object]:
     hops = alarm["hops"]
     assert isinstance(hops, dict)
+    hops["gatewayIn"] = alarm["timestamp"] + 1.0  # type: ignore[operator]
     hops["emitted"] = hops["gatewayIn"] + 0.5
     return alarm
 
@@ -65,8 +66,11 @@ def test_all_that_came_counts_and_nothing_else() -> None:
     found = compare(crossings, 2, receipts_of(events_of(PLAN)))
     assert (found.expected, found.lost, found.doubled) == (2 * len(crossings), 0, 0)
     assert found.path_ms is not None
+    assert found.arrival_ms is not None
     assert found.gateway_ms is not None
-    assert (found.path_ms.count, found.path_ms.p99, found.gateway_ms.max) == (2 * len(crossings), 3.0, 0.5)
+    assert found.client_ms is not None
+    assert (found.path_ms.count, found.path_ms.p99) == (2 * len(crossings), 3.0)
+    assert (found.arrival_ms.max, found.gateway_ms.max, found.client_ms.max) == (1.0, 0.5, 1.5)
 
 
 def test_what_is_lost_or_doubled_shows() -> None:
