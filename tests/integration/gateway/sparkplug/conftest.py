@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,9 @@ from plantwire.stack.servers.mqtt import Mqtt
 from tests.conftest import running
 from tests.integration.gateway.gateway_rig import GatewayProcess
 from tests.integration.gateway.sparkplug import independent_environment
+from tests.integration.gateway.sparkplug.host_rig import Rig
 from tests.integration.gateway.sparkplug.independent_environment import IndependentNode
+from tests.integration.gateway.sparkplug.recording_broker import RecordingBroker
 from tests.integration.gateway.sparkplug.witness import Witness
 
 _numbers = count(1)
@@ -86,3 +88,18 @@ def make_node(independent: None, mqtt_url: str) -> Iterator[NodeMaker]:
             return made
 
         yield make
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[RecordingBroker]:
+    server = RecordingBroker()
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def rig(broker: RecordingBroker) -> AsyncIterator[Rig]:
+    made = Rig(broker)
+    yield made
+    await made.close()

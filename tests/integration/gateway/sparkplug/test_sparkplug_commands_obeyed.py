@@ -13,7 +13,7 @@ from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.sparkplug.host import SparkplugHost
 from plantwire.gateway.sparkplug.outcome import EdgeNodeId
 from tests.integration.gateway.sparkplug.conftest import NodeMaker
-from tests.integration.gateway.sparkplug.test_sparkplug_host_packets import Intake
+from tests.integration.gateway.sparkplug.host_rig import Intake
 from tests.integration.gateway.sparkplug.test_sparkplug_independent_node import MOTOR, NODE
 
 
