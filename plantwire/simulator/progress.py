@@ -59,6 +59,7 @@ class Progress:
         parts += [f"{name} {count:,}" for name, count in sorted(tally.accepted.items())]
         parts += [f"unchanged {tally.unchanged:,}"] if tally.unchanged else []
         parts += [f"rejected {tally.rejected.total():,}"] if tally.rejected else []
-        parts += [f"not through {tally.dropped.total():,}"] if tally.dropped else []
+        for reason, _ in tally.dropped.most_common(1):
+            parts.append(f"not through {tally.dropped.total():,} ({reason})")
         parts += [f"skipped {tally.skipped:,}"] if tally.skipped else []
         return " · ".join(parts)

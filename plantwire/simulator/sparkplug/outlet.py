@@ -120,6 +120,8 @@ class SparkplugOutlet:
         for action in actions:
             if isinstance(action, Publish):
                 await client.publish(action.topic, action.payload, qos=action.qos)
+                if action.topic.split("/")[2] == "NBIRTH":
+                    _log.info("edge-node-born", topic=action.topic)
             elif isinstance(action, Written):
                 self._on_write(action.device, action.name, action.value)
                 _log.info("output-written", device=action.device, metric=action.name, value=action.value)
