@@ -50,7 +50,7 @@ def damaged_strangers(connection: apsw.Connection, known: Collection[str]) -> li
             f"SELECT {rows.COLUMNS} FROM {table} {chosen}",  # noqa: S608
             tuple(source.encode() for source in known),
         )
-        if rows.from_row(row) is None
+        if rows.from_row(table, row) is None
     ]
 
 

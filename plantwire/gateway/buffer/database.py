@@ -141,7 +141,10 @@ def open_database(path: Path, vfs: str | None, file_pages_max: int) -> apsw.Conn
         raise DamagedError(f"{path.name} or its log is not a file")
     if path.stat().st_size < PAGE_BYTES:
         raise DamagedError(f"{path.name} has {path.stat().st_size} bytes")
-    connection = connect(path, vfs)
+    try:
+        connection = connect(path, vfs)
+    except apsw.SQLError as error:
+        raise DamagedError(f"{path.name}: {error}") from error
     try:
         _check(connection, path)
         _migrate(connection)

@@ -85,13 +85,15 @@ def to_row(entry_id: int, entry: Entry, put_ms: int) -> Bindings:
     )
 
 
-def from_row(row: tuple[Any, ...]) -> StoredEntry | None:
-    """The entry of a row of `COLUMNS`; None where it is not as it was written."""
+def from_row(table: str, row: tuple[Any, ...]) -> StoredEntry | None:
+    """The entry of a row of `COLUMNS` in a table; None where it is not as, or not where, it was written."""
     entry_id, kind, source, device_id, event_time_ms, put_ms, checksum, headers, body = row
     try:
         if checksum != _checksum(entry_id, kind, source, device_id, event_time_ms, put_ms, headers, body):
             return None
     except TypeError:  # a NULL
+        return None
+    if table_of(EntryKind(kind)) != table:  # one page in the trees of two tables
         return None
     return StoredEntry(
         entry_id,

@@ -115,7 +115,7 @@ class Store:
                 self._connection.execute(query, (below_id or _INT64_MAX, limit - len(found)))
             ) as cursor:
                 for row in cursor:
-                    stored = rows.from_row(row)
+                    stored = rows.from_row(table, row)
                     if stored is None:
                         damaged.append((table, row[0]))
                         continue

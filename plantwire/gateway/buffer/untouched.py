@@ -59,7 +59,7 @@ def readable_rows(connection: apsw.Connection, table: str, highest_id: int) -> I
                         high = row[0] - 1
                     else:
                         low = row[0] + 1
-                    if len(row) == len(rows.COLUMN_NAMES) and rows.from_row(row) is not None:
+                    if len(row) == len(rows.COLUMN_NAMES) and rows.from_row(table, row) is not None:
                         yield row
             except (apsw.Error, DamagedError, UnicodeDecodeError):
                 continue

@@ -182,6 +182,6 @@ def headers_bytes(one: Entry) -> int:
 
 
 BufferMachine.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestBufferMachine = BufferMachine.TestCase
