@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.durability import Durability, Mode, Policy
 from plantwire.gateway.buffer.entry import BufferRefusedError, DropReason, EdgeBuffer
 from plantwire.gateway.buffer.ledger import SAVED_KEY, Ledger
@@ -33,6 +34,7 @@ from plantwire.schemas.records import AlarmEvent, TelemetryFrame
 
 TICK_S: Final = 0.1
 SAVE_INTERVAL_S: Final = 1.0
+COMMIT_MAX_BYTES: Final = 16 * 1024 * 1024
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 log = structlog.get_logger()
@@ -63,7 +65,14 @@ class BufferedForwarder:
         self._metrics = metrics
         self._producer = producer
         self._buffer = buffer
-        self._core = Durability(self, Policy(spill_after_ms=settings.gateway_spill_after_ms))
+        put_max_bytes = BufferBounds(size_max_bytes=settings.gateway_buffer_max_bytes).put_max_bytes
+        self._core = Durability(
+            self,
+            Policy(
+                spill_after_ms=settings.gateway_spill_after_ms,
+                commit_max_bytes=min(COMMIT_MAX_BYTES, put_max_bytes),
+            ),
+        )
         self._watches: list[EdgeWatch] = []
         self._order = 0
         self._closing = False

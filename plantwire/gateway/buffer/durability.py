@@ -20,12 +20,12 @@ import msgspec
 
 from plantwire.gateway.buffer.entry import BufferRefusedError, DropReason
 from plantwire.gateway.buffer.record import Alarm, Live, Put, Record, Row
+from plantwire.gateway.buffer.rows import size_bytes
 
 OWED_ALARMS_MAX: Final = 10_000
 """Alarms that neither Kafka nor the buffer took, kept in memory to be tried again."""
 _COMMIT_MAX_RECORDS: Final = 500
-_COMMIT_MAX_BYTES: Final = 2 * 1024 * 1024
-"""Per commit, of what was in hand when Kafka stopped answering: the buffer bounds a single one."""
+_TOO_LARGE: Final = "more than the buffer takes at once"
 
 
 class Mode(Enum):
@@ -44,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
     """An attempt that is older means that Kafka is slow or away."""
     retry_ms: float = 1000.0
     """How long after a refusal the buffer is asked again."""
+    commit_max_bytes: int = 2 * 1024 * 1024
+    """Per commit; the buffer bounds a single one."""
 
 
 class Actions(Protocol):
@@ -127,6 +129,8 @@ class Durability:
             self.spill(now_ms)  # as much in flight as may be: Kafka is slow
         self._tell_spilled(records)
         try:
+            if sum(map(_size_bytes, records)) > self._policy.commit_max_bytes:
+                raise BufferRefusedError(_TOO_LARGE)
             self._commit(_with_alarms(records), now_ms)
         except BufferRefusedError:
             # The sender tries again, but the edge has told these already and will not find them twice.
@@ -286,15 +290,15 @@ class Durability:
             self._actions.spilled(record)
         if put is not None and not put.settled:
             put.settled = True
-            self._actions.settle(put, self.refusal or "the buffer refuses")
+            self._actions.settle(put, self.refusal or _TOO_LARGE)
 
     def _spill(self, records: Sequence[Record], now_ms: float) -> None:
         """Commit undecided or failed records. What the buffer refuses may yet arrive live, and is offered
-        again by `tick`.
+        again by `tick`; what is too large for it is left to Kafka, and stops nothing else.
         """
         self._tell_spilled(records)
         try:
-            for part in _parts(records):
+            for part in _parts(records, self._policy.commit_max_bytes):
                 self._commit(_with_alarms(part), now_ms)
         except BufferRefusedError:
             self._has_unstored = True
@@ -352,13 +356,23 @@ def _with_alarms(records: Sequence[Record]) -> list[Record]:
     return [each for record in records for each in (record, *(a for a in record.alarms if a.row is Row.NONE))]
 
 
-def _parts(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """The records, divided so that each part makes a commit of a fair size."""
-    start = size_bytes = 0
-    for end, record in enumerate(records):
-        size_bytes += len(record.entry.body)
-        if end > start and (size_bytes > _COMMIT_MAX_BYTES or end - start == _COMMIT_MAX_RECORDS):
-            yield records[start:end]
-            start, size_bytes = end, len(record.entry.body)
-    if start < len(records):
-        yield records[start:]
+def _size_bytes(record: Record) -> int:
+    """What a record and its alarms take in the buffer."""
+    return size_bytes(record.entry) + sum(size_bytes(alarm.entry) for alarm in record.alarms)
+
+
+def _parts(records: Sequence[Record], max_bytes: int) -> Iterator[Sequence[Record]]:
+    """The records, divided so that each part fits a commit, without those that fit none."""
+    part: list[Record] = []
+    part_bytes = 0
+    for record in records:
+        record_bytes = _size_bytes(record)
+        if record_bytes > max_bytes:
+            continue
+        if part and (part_bytes + record_bytes > max_bytes or len(part) == _COMMIT_MAX_RECORDS):
+            yield part
+            part, part_bytes = [], 0
+        part.append(record)
+        part_bytes += record_bytes
+    if part:
+        yield part

@@ -101,13 +101,8 @@ def test_what_neither_kafka_nor_the_buffer_takes_is_answered_503_in_time(
         assert reasons == ["in-flight-full", "in-flight-full", "not-acknowledged"]
         assert gateway.counted("frames_in_flight") == 0
         assert gateway.counted("ledger_dropped_total", reason="returned", source="http") == 4
-        assert "the buffer" in (gateway.probe() or "")
         # What the buffer has room for is taken all the same.
-        wait_until(
-            lambda: None if client.post(path("starved"), content=GOOD).status_code == 202 else "refused",
-            20,
-            "buffer",
-        )
+        assert client.post(path("starved"), content=GOOD).status_code == 202
         assert gateway.probe() is None
         report = client.get("/ledger").json()
         assert report["identity_holds"]

@@ -367,6 +367,21 @@ def test_a_large_backlog_is_committed_in_parts_and_in_order(world: World) -> Non
     assert [record.order for commit in world.commits for record in commit] == list(range(1, 1201))
 
 
+def test_what_no_commit_holds_is_left_to_kafka_and_stops_nothing_else(world: World) -> None:
+    small = world.put()
+    large = world.put()
+    (frame,) = world.puts[id(large)]
+    frame.entry = Entry(EntryKind.TELEMETRY, "http", "press-1", 1, b"x" * 3 * 1024 * 1024)
+    also_small = world.put()
+    world.advance(SPILL_AFTER_MS)
+    assert world.commits == [world.puts[id(small)] + world.puts[id(also_small)]]
+    world.commit_done()
+    assert set(world.settled) == {id(small), id(also_small)}
+    assert world.core.refusal is None
+    world.answer(frame, False)
+    assert "at once" in (world.settled[id(large)] or "")
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever Kafka, the buffer, the senders and the clock do, in any order."""
 
