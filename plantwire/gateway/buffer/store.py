@@ -153,6 +153,8 @@ class Store:
             strangers = census.damaged_strangers(self._connection, self.totals.by_source.keys())
             for table, entry_id in (*damaged, *strangers):
                 self._connection.execute(f"DELETE FROM {table} WHERE id = ?", (entry_id,))  # noqa: S608
+                if self._connection.changes() != 1:
+                    raise DamagedError(f"a row of {table} is seen and not found")
             draft.reconcile(*census.count_held(self._connection))
             if draft == self.totals:
                 self._roll_back()
