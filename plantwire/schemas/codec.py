@@ -100,4 +100,4 @@ def load_schema(name: str) -> Mapping[str, Any]:
 
 FRAME_CODEC: Final = AvroCodec(TelemetryFrame, load_schema("TelemetryFrame"), _former("TelemetryFrame", 1))
 ALARM_CODEC: Final = AvroCodec(AlarmEvent, load_schema("AlarmEvent"))
-RULE_CODEC: Final = AvroCodec(AlarmRule, load_schema("AlarmRule"))
+RULE_CODEC: Final = AvroCodec(AlarmRule, load_schema("AlarmRule"), _former("AlarmRule", 1))

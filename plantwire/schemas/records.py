@@ -88,8 +88,19 @@ class Limit(msgspec.Struct, frozen=True):
     deadband: float = 0.0
 
 
+class Missing(msgspec.Struct, frozen=True):
+    """Data of which the last good value is `after_ms` old are missing, with this severity."""
+
+    severity: int
+    after_ms: int
+
+
 class AlarmRule(msgspec.Struct, frozen=True):
-    """One alarm rule in one version; `limits` is sorted, most severe first."""
+    """One alarm rule in one version; `limits` and `missing` are sorted, most severe first.
+
+    A rule has either limits on values, or says when data are missing. An empty `metric` is the device as a
+    whole.
+    """
 
     rule_id: str
     version: int
@@ -100,3 +111,4 @@ class AlarmRule(msgspec.Struct, frozen=True):
     off_delay_ms: int = 0
     message: str = "{device} {metric} at {value}, limit {limit}"
     retired: bool = False
+    missing: tuple[Missing, ...] = ()

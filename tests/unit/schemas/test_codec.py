@@ -22,7 +22,7 @@ from plantwire.schemas.codec import (
     UndecodableError,
     load_schema,
 )
-from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, TelemetryFrame
+from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, Missing, TelemetryFrame
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 longs = st.integers(-(2**63), 2**63 - 1)
@@ -71,6 +71,7 @@ rules = st.builds(
     off_delay_ms=longs,
     message=texts,
     retired=st.booleans(),
+    missing=st.lists(st.builds(Missing, severity=ints, after_ms=longs), max_size=3).map(tuple),
 )
 
 
@@ -110,7 +111,7 @@ SAMPLES: dict[str, Any] = {
     "AlarmEvent": AlarmEvent(
         "id", 1, "r", 1, "d", "s", "m", 1.0, 2.0, 0, "RAISED", "text", 3, 3, 1, 4, 5, 6, 7, 8, 9
     ),
-    "AlarmRule": AlarmRule("r", 1, "*", "*", (Limit(0, above=1.0),)),
+    "AlarmRule": AlarmRule("r", 1, "*", "*", (Limit(0, above=1.0),), missing=(Missing(1, 60_000),)),
 }
 
 
