@@ -40,3 +40,9 @@ CREATE TABLE telemetry_expired (
 CREATE INDEX telemetry_expired_stored_at ON telemetry_expired (stored_at);
 COMMENT ON TABLE telemetry_expired IS
     'Samples older than the 1 s tier is kept: their tiers can no longer be computed, so they lie here apart.';
+
+CREATE TABLE storage_settings (
+    name  text PRIMARY KEY,
+    value text NOT NULL
+);
+COMMENT ON TABLE storage_settings IS 'The settings that the database''s policies were made from.';

@@ -16,7 +16,7 @@ CREATE INDEX telemetry_1h_bucket ON telemetry_1h USING brin (bucket) WITH (pages
 CREATE TABLE telemetry_stale (
     tier      text COLLATE "C" NOT NULL,
     device_id text COLLATE "C" NOT NULL,
-    metric    text COLLATE "C" NOT NULL,
+    metrics   text[] COLLATE "C" NOT NULL,
     bucket    timestamptz NOT NULL
 );
 CREATE INDEX telemetry_stale_tier ON telemetry_stale (tier);
