@@ -34,6 +34,13 @@ class FrameReading(NamedTuple):
     layout: FrameLayout
     event_time_ms: int
     numbers: tuple[float, ...]
+    times: int
+    """The varints of the frame's first times as they lie in the body."""
+
+    @property
+    def received_time_ms(self) -> int:
+        """When the gateway received it; taken out of `times` only for those who ask."""
+        return self.layout.received_time_ms(self.times)
 
 
 class FrameLayout:
@@ -45,6 +52,7 @@ class FrameLayout:
         "_fixed",
         "_pick_fixed",
         "_pick_numbers",
+        "_received_shift",
         "_struct",
         "_times",
         "device_id",
@@ -66,6 +74,7 @@ class FrameLayout:
         self._times = tuple((index, *_varint_ends(lengths)) for index, lengths in pieces.times)
         *before_event, event_bytes, _received_bytes = pieces.times[0][1]
         self._event_shift = 8 * sum(before_event)
+        self._received_shift = self._event_shift + 8 * event_bytes
         self._event_mask = (1 << 8 * event_bytes) - 1
         self._fixed = self._pick_fixed(self._struct.unpack(body))
 
@@ -81,7 +90,11 @@ class FrameLayout:
         ):
             return None
         event_time_ms = _long(times >> self._event_shift & self._event_mask)
-        return FrameReading(self, event_time_ms, self._pick_numbers(values))
+        return FrameReading(self, event_time_ms, self._pick_numbers(values), times)
+
+    def received_time_ms(self, times: int) -> int:
+        """The last of the times that `FrameReading.times` holds."""
+        return _long(times >> self._received_shift)
 
 
 class FrameReader:

@@ -51,6 +51,7 @@ def agrees(reader: FrameReader, body: bytes) -> bool:
     assert reading.layout.names == tuple(metric.name for metric in decoded.metrics)
     assert repr(reading.numbers) == repr(tuple(metric.number for metric in decoded.metrics))
     assert reading.event_time_ms == decoded.event_time_ms
+    assert reading.received_time_ms == decoded.received_time_ms
     assert all(m.quality == 192 and m.text is None and m.event_time_ms is None for m in decoded.metrics)
     return True
 
