@@ -1,7 +1,7 @@
 """Taking over what a gateway's own detection knows, where the cloud's missed the frames that led to it.
 
 In: a device's state as the cloud has it, and as the gateway had it just before a frame.
-Out: the state to judge that frame from, and the alarms of the cloud's that the gateway no longer has.
+Out: the state to judge that frame from, and what the alarm log has to hear.
 Guarantees: afterwards both judge from the same state, so both give the frame's events the same alarm ids
 and revisions. An alarm that only the cloud holds active is cleared with its next revision, which is the one
 that the gateway cleared it with if it did: whoever has seen that clear passes over the second.
@@ -14,17 +14,32 @@ Its own detection has seen them; the first live frame afterwards brings what it 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from plantwire.domain.alarm_events import Alarm, withdraw
-from plantwire.domain.detection import DeviceDetector, DeviceState, Key, Tracked
+from plantwire.domain.alarm_events import Alarm, restate
+from plantwire.domain.detection import DeviceDetector, DeviceState, Key
 from plantwire.domain.limits import NORMAL
-from plantwire.schemas.records import AlarmEvent
+from plantwire.schemas.records import AlarmEvent, AlarmKind
+
+
+class Correction(NamedTuple):
+    """What the log has to hear of an alarm; `alarm` bears the revision of the event to tell."""
+
+    key: Key
+    alarm: Alarm
+    kind: str
+
+
+class Adopted(NamedTuple):
+    """The state to go on from, and what to tell."""
+
+    state: DeviceState
+    corrections: tuple[Correction, ...]
 
 
 def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> list[AlarmEvent]:
     """Give `detector` the state that the gateway's detection had just before a frame of `event_ms`; to be
-    called before it judges that frame. Answers the clears of alarms that thereby end.
+    called before it judges that frame. Answers the events that set the log right.
 
     A frame that is not newer than all before it brings an old state: nothing is done.
     """
@@ -33,30 +48,23 @@ def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> li
     adopted = adopt(detector.state, edge)
     if adopted.state != detector.state:
         detector.state = adopted.state
-    device_id = detector.device_id
     return [
-        withdraw(
+        restate(
             alarm,
+            kind,
             rule_id,
-            device_id,
+            detector.device_id,
             detector.site,
             metric,
             event_ms,
-            f"{device_id} {metric}: back to normal while the gateway was cut off",
+            f"{detector.device_id} {metric}: {_WORDS[kind]} while the gateway was cut off",
         )
-        for (rule_id, metric), alarm in adopted.ended
+        for (rule_id, metric), alarm, kind in adopted.corrections
     ]
 
 
-class Adopted(NamedTuple):
-    """`state` is the gateway's where it knows as much; `ended` are alarms to clear."""
-
-    state: DeviceState
-    ended: tuple[tuple[Key, Alarm], ...]
-
-
 def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
-    """Take `edge` over `own`, but for what `own` knows better of the very same alarm.
+    """Take `edge` over `own`; of the very same alarm the higher revision counts.
 
     A gateway that lost its state, or has detected for less long, ends the cloud's alarm and starts one of
     its own: one id too many, yet both sides agree and none stays active for ever.
@@ -64,27 +72,40 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
     if own == edge:
         return Adopted(own, ())
     state = dict(edge)
-    ended: list[tuple[Key, Alarm]] = []
+    corrections: list[Correction] = []
     for key, tracked in own.items():
         theirs = edge.get(key)
-        if _is_same_alarm(tracked, theirs):
-            if _is_ahead(tracked, theirs):
-                state[key] = tracked
-        elif tracked.alarm is not None and tracked.limit.level != NORMAL:
-            ended.append((key, tracked.alarm))
-    return Adopted(state, tuple(ended))
+        alarm = tracked.alarm
+        if alarm is None:
+            continue
+        if theirs is None or theirs.alarm is None or theirs.alarm.alarm_id != alarm.alarm_id:
+            if tracked.limit.level != NORMAL:
+                ended = alarm._replace(revision=alarm.revision + 1)
+                corrections.append(Correction(key, ended, AlarmKind.CLEARED))
+        elif alarm.revision > theirs.alarm.revision and tracked.newest_ms > theirs.newest_ms:
+            # The gateway's is of before its end: it was killed before it could store its last change.
+            state[key] = tracked
+        elif alarm.revision > theirs.alarm.revision:
+            # The cloud guessed: a delay ended that a frame which it did not see had interrupted.
+            kind = _kind(tracked.limit.level, theirs.limit.level)
+            revision = alarm.revision + (kind is not None)
+            known = theirs.alarm._replace(revision=revision)
+            state[key] = theirs._replace(alarm=known)
+            if kind is not None:
+                corrections.append(Correction(key, known, kind))
+    return Adopted(state, tuple(corrections))
 
 
-def _is_same_alarm(own: Tracked, edge: Tracked | None) -> bool:
-    return (
-        edge is not None
-        and own.alarm is not None
-        and edge.alarm is not None
-        and own.alarm.alarm_id == edge.alarm.alarm_id
-    )
+def _kind(told_level: int, true_level: int) -> str | None:
+    if told_level == true_level:
+        return None
+    if true_level == NORMAL:
+        return AlarmKind.CLEARED
+    return AlarmKind.RAISED if told_level == NORMAL else AlarmKind.SEVERITY_CHANGED
 
 
-def _is_ahead(own: Tracked, edge: Tracked | None) -> bool:
-    if edge is None or own.alarm is None or edge.alarm is None:
-        return False
-    return (own.alarm.revision, own.newest_ms) > (edge.alarm.revision, edge.newest_ms)
+_WORDS: Final = {
+    AlarmKind.CLEARED: "back to normal",
+    AlarmKind.RAISED: "still in alarm",
+    AlarmKind.SEVERITY_CHANGED: "of another severity",
+}

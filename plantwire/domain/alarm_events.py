@@ -82,13 +82,27 @@ def announce(
     return alarm, event
 
 
-def withdraw(
-    alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str, now_ms: int, why: str = ""
+def withdraw(alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str, now_ms: int) -> AlarmEvent:
+    """The clear of an alarm whose rule no longer applies, which no value caused."""
+    ended = alarm._replace(revision=alarm.revision + 1)
+    message = f"{device_id} {metric}: rule {rule_id} no longer applies"
+    return restate(ended, AlarmKind.CLEARED, rule_id, device_id, site, metric, now_ms, message)
+
+
+def restate(
+    alarm: Alarm,
+    kind: str,
+    rule_id: str,
+    device_id: str,
+    site: str,
+    metric: str,
+    now_ms: int,
+    message: str,
 ) -> AlarmEvent:
-    """The clear of an alarm that no value caused; by default its rule no longer applies."""
+    """An event that no value caused: `alarm`, whose revision is the event's, is what `kind` says."""
     return AlarmEvent(
         alarm_id=alarm.alarm_id,
-        revision=alarm.revision + 1,
+        revision=alarm.revision,
         rule_id=rule_id,
         rule_version=0,
         device_id=device_id,
@@ -97,8 +111,8 @@ def withdraw(
         value=None,
         limit=None,
         severity=alarm.severity,
-        kind=AlarmKind.CLEARED,
-        message=why or f"{device_id} {metric}: rule {rule_id} no longer applies",
+        kind=kind,
+        message=message,
         event_time_ms=now_ms,
         raise_time_ms=alarm.raise_ms,
         count=alarm.raises,

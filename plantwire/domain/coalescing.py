@@ -48,8 +48,17 @@ class Pending(NamedTuple):
 NOTHING = Pending(0, 0, {}, {})
 
 
-def merge(pending: Pending, metrics: Sequence[LiveMetricFields], event_time_ms: int) -> tuple[Pending, int]:
+def merge(
+    pending: Pending,
+    metrics: Sequence[LiveMetricFields],
+    event_time_ms: int,
+    *,
+    historical: bool = False,
+) -> tuple[Pending, int]:
     """Take a frame in. A metric without a value takes back the one held: it is known to be unknown.
+
+    Of a `historical` frame only what is newer than the last live value counts: what a device sent, or that it
+    died, while its gateway was cut off. Where nothing was live before, history shows nothing.
 
     The second result counts its values that are not shown: older than what is, or of
     one metric too many.
@@ -64,6 +73,8 @@ def merge(pending: Pending, metrics: Sequence[LiveMetricFields], event_time_ms: 
         name = metric["name"]
         at_ms = metric["event_time_ms"] or event_time_ms
         known_ms = newest_ms.get(name)
+        if historical and (known_ms is None or at_ms <= known_ms):
+            continue
         if known_ms is None and len(newest_ms) >= METRICS_PER_DEVICE_MAX:
             left_out += 1
             continue

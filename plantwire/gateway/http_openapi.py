@@ -63,7 +63,9 @@ _FRAME_PROPERTIES: Final[dict[str, Any]] = {
     "historical": {
         "type": "boolean",
         "default": False,
-        "description": "Store-and-forward data: it raises no live alarm and moves no live value.",
+        "description": (
+            "Store-and-forward data: it raises no live alarm, and moves a live value only where that is older."
+        ),
     },
 }
 _FRAME_EXAMPLE: Final[dict[str, Any]] = {

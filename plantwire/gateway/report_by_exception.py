@@ -126,7 +126,7 @@ class Thinner:
             device.reports.forget_told()
 
     def on_spilled(self, device_id: str, _order: int) -> None:
-        """A frame of the device may reach the cloud as history only, which moves no live value."""
+        """A frame of the device may reach the cloud as history only, which may move no live value."""
         device = self._devices.get(device_id)
         if device is not None:
             device.has_spilled = True

@@ -85,20 +85,24 @@ class LiveTelemetry(KeyedProcessFunction):
             self._count_rejected.inc()
             return
         now_ms = time.time_ns() // 1_000_000
-        if frame["historical"]:
+        historical = frame["historical"]
+        if historical:
             self._count_historical.inc()
-            return
         key_lies = ctx.get_current_key() != frame["device_id"]
         if key_lies or is_too_far_ahead(frame["event_time_ms"], now_ms):
             self._count_rejected.inc()
             return
         packed = self._state.value()
+        if packed is None and historical:
+            return
         if packed is None:
             before = NOTHING._replace(look_again_ms=now_ms + STATE_LIFETIME_MS)
             ctx.timer_service().register_processing_time_timer(before.look_again_ms)
         else:
             before = _decoder.decode(packed)
-        pending, left_out = merge(before, frame["metrics"], frame["event_time_ms"])
+        pending, left_out = merge(before, frame["metrics"], frame["event_time_ms"], historical=historical)
+        if historical and pending == before:
+            return
         if left_out:
             self._count_left_out.inc(left_out)
         due = due_ms(pending, self._interval_ms)

@@ -52,6 +52,18 @@ def test_values_that_go_stale_say_so_until_they_are_good_again(cluster: Cluster)
     cluster.until(lambda: quality() == {"head": "0"}, 10, "one is good, one unknown")
 
 
+def test_history_moves_a_live_value_only_where_it_is_newer(cluster: Cluster) -> None:
+    def state() -> dict[str, str]:
+        return dict(cluster.redis.hgetall(topics.PREFIX_STATE + "pump-7"))
+
+    live_ms = cluster.send("pump-7", flow=1)
+    cluster.until(lambda: state() == {"flow": "1.0"}, 20, "the live value is there")
+    cluster.send("pump-7", live_ms - 1000, historical=True, flow=2, never_live=3)
+    # What the device sent last before it fell silent, drained from its gateway's buffer.
+    cluster.send("pump-7", live_ms + 1, historical=True, flow=4, never_live=3)
+    cluster.until(lambda: state() == {"flow": "4.0"}, 10, "the newer value is there, and nothing else")
+
+
 def test_alarms_that_are_not_critical_reach_redis_too(cluster: Cluster) -> None:
     cluster.send("press-4", temperature=95)
     (event,) = cluster.wait_for_kinds("press-4", ["RAISED"])

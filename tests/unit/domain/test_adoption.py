@@ -134,4 +134,24 @@ def test_the_cloud_keeps_what_it_knows_better_of_the_same_alarm() -> None:
     key = ("hot", "temperature")
     adopted = adopt(cloud.state, stale)
     assert adopted.state[key] == cloud.state[key] != stale[key]
-    assert adopted.ended == ()
+    assert adopted.corrections == ()
+
+
+def test_what_the_cloud_guessed_of_the_same_alarm_is_set_right() -> None:
+    """Its timer ends an off-delay that a frame which it never saw had interrupted."""
+    edge, cloud = detector(), detector()
+    for at_ms, value in ((START_MS, 85.0), (START_MS + 6000, 85.0), (START_MS + 7000, 50.0)):
+        raised = judge(edge, at_ms, value)
+        judge(cloud, at_ms, value)
+    assert raised == []
+    judge(edge, START_MS + 8000, 85.0)
+    [guessed] = cloud.run_timers(START_MS + 20_000)
+    assert (guessed.kind, guessed.revision) == (AlarmKind.CLEARED, 2)
+    at_ms = START_MS + 21_000
+    state = edge.state
+    [corrected] = go_on_from(cloud, state, at_ms)
+    assert (corrected.alarm_id, corrected.revision, corrected.kind) == (guessed.alarm_id, 3, AlarmKind.RAISED)
+    assert judge(cloud, at_ms, 85.0) == judge(edge, at_ms, 85.0) == []
+    # From here on the cloud is one revision ahead, and of the same mind.
+    [ended] = [event for d in (cloud,) for at in (1, 6000) for event in judge(d, at_ms + at, 50.0)]
+    assert (ended.alarm_id, ended.revision, ended.kind) == (guessed.alarm_id, 4, AlarmKind.CLEARED)

@@ -68,6 +68,16 @@ def test_a_metric_without_a_value_is_known_to_be_unknown() -> None:
     assert shown(alone, 6).qualities == {}
 
 
+def test_history_shows_only_what_is_newer_than_the_last_live_value() -> None:
+    pending, _ = merge(NOTHING, metrics(a=1.0), 5)
+    pending = shown(pending, 100)
+    for at_ms in (4, 5):
+        after, left_out = merge(pending, metrics(a=2.0, never_live=3.0), at_ms, historical=True)
+        assert (after, left_out) == (pending, 0)
+    after, _ = merge(pending, metrics(quality=QUALITY_STALE, a=2.0, never_live=3.0), 6, historical=True)
+    assert (after.values, after.qualities) == ({"a": 2.0}, {"a": QUALITY_STALE})
+
+
 def test_a_device_that_makes_up_names_is_bounded(monkeypatch: Any) -> None:
     monkeypatch.setattr(coalescing, "METRICS_PER_DEVICE_MAX", 2)
     pending, left_out = merge(NOTHING, metrics(a=1.0, b=2.0, c=3.0), 5)
