@@ -16,8 +16,10 @@ import pytest
 from confluent_kafka import Message
 from paho.mqtt.client import Client
 
+from plantwire.gateway.settings import GatewaySettings
 from plantwire.schemas import topics
 from plantwire.schemas.records import TelemetryFrame
+from plantwire.stack.ledger_cli import read_ledger
 from plantwire.stack.ports import free_ports
 from plantwire.stack.servers.kafka import Kafka
 from plantwire.stack.servers.process import wait_until
@@ -321,5 +323,18 @@ def test_a_gateway_that_never_saw_kafka_is_ready_and_takes_frames(mqtt_url: str,
             report = client.get("/ledger").json()
             assert (report["mode"], report["total"]["buffered"]) == ("buffering", 1)
             assert report["buffer"]["oldest_age_s"] < 60
+        assert gateway.port is not None
+        shown = read_ledger(GatewaySettings(gateway_port=gateway.port))
+        assert (shown.mode, shown.total.buffered) == ("buffering", 1)
+        # One buffer is one gateway's: a second says so, and touches nothing.
+        folder = gateway.environment()["PLANTWIRE_GATEWAY_BUFFER_FOLDER"]
+        second = GatewayProcess(
+            f"127.0.0.1:{nobody}", mqtt_url, tmp_path / "second.log", PLANTWIRE_GATEWAY_BUFFER_FOLDER=folder
+        )
+        second.start()
+        wait_until(lambda: None if second.ended() else "still running", 20, "second gateway")
+        assert second.exit_code == 1
+        last = second.log_file.read_text().strip().splitlines()[-1]
+        assert last.startswith(f"The edge buffer in {folder} cannot be used: ")
     finally:
         gateway.stop()
