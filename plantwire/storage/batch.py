@@ -5,9 +5,9 @@ Guarantees: rows of one island keep the order in which they were added; rows wit
 island. Bounded by who fills it (`ingest`).
 Not here: reading frames (`reading`), writing (`tables`).
 
-An island becomes one transaction. TimescaleDB remembers per transaction only the earliest and the latest time
-that it changed, and computes the tiers of all between anew: one backlog from last week among live samples would
-cost a week.
+An island becomes one transaction. TimescaleDB remembers per transaction only the earliest and the latest
+time that it changed, and computes the tiers of all between anew: one backlog from last week among live
+samples would cost a week.
 """
 
 from __future__ import annotations

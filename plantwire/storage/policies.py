@@ -59,15 +59,9 @@ def lifetimes(settings: StorageSettings) -> list[Lifetime]:
     return [
         Lifetime("device_telemetry", hours, settings.storage_keep_raw_days),
         Lifetime("telemetry_1s", hours, settings.storage_keep_1s_days),
-        Lifetime(
-            "telemetry_1m", after_refresh(settings.storage_keep_1s_days), settings.storage_keep_1m_days
-        ),
-        Lifetime(
-            "telemetry_1h", after_refresh(settings.storage_keep_1m_days), settings.storage_keep_1h_days
-        ),
-        Lifetime(
-            "telemetry_1d", after_refresh(settings.storage_keep_1h_days), settings.storage_keep_1d_days
-        ),
+        Lifetime("telemetry_1m", after_refresh(settings.storage_keep_1s_days), settings.storage_keep_1m_days),
+        Lifetime("telemetry_1h", after_refresh(settings.storage_keep_1m_days), settings.storage_keep_1h_days),
+        Lifetime("telemetry_1d", after_refresh(settings.storage_keep_1h_days), settings.storage_keep_1d_days),
     ]
 
 
@@ -76,7 +70,9 @@ def apply_policies(connection: Connection, settings: StorageSettings) -> bool:
     wanted = json.dumps([_VERSION, refreshes(settings), lifetimes(settings)])
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        known = connection.execute("SELECT value FROM storage_settings WHERE name = %s", (SETTING,)).fetchone()
+        known = connection.execute(
+            "SELECT value FROM storage_settings WHERE name = %s", (SETTING,)
+        ).fetchone()
         if known is not None and known[0] == wanted:
             return False
         for refresh in refreshes(settings):
@@ -111,7 +107,9 @@ def _set_lifetime(connection: Connection, lifetime: Lifetime) -> None:
     if lifetime.compress_after_hours:
         after = sql.Literal(f"{lifetime.compress_after_hours} hours")
         connection.execute(
-            sql.SQL("CALL add_columnstore_policy({}::regclass, after => {}::interval)").format(relation, after)
+            sql.SQL("CALL add_columnstore_policy({}::regclass, after => {}::interval)").format(
+                relation, after
+            )
         )
     connection.execute(
         sql.SQL("SELECT remove_retention_policy({}::regclass, if_exists => true)").format(relation)

@@ -8,6 +8,7 @@ Not here: settings that other processes read too (`platform.settings`).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -46,7 +47,7 @@ class StorageSettings(SharedSettings):
     storage_compress_after_hours: int = Field(
         6,
         ge=0,
-        description="Age at which raw samples and the 1 s tier move to TimescaleDB's columnstore; 0 is never.",
+        description="Age at which raw samples and the 1 s tier go to TimescaleDB's columnstore; 0 is never.",
     )
 
     @model_validator(mode="after")
@@ -57,7 +58,7 @@ class StorageSettings(SharedSettings):
             ("storage_keep_1h_days", self.storage_keep_1h_days),
             ("storage_keep_1d_days", self.storage_keep_1d_days),
         )
-        for (lower, short), (upper, long) in zip(kept, kept[1:], strict=False):
+        for (lower, short), (upper, long) in pairwise(kept):
             if long and (not short or long < short):
                 raise ValueError(f"{upper} must not be shorter than {lower}")
         raw, seconds = self.storage_keep_raw_days, self.storage_keep_1s_days

@@ -1,0 +1,247 @@
+"""The way in: gather records, write them, settle them; again and again.
+
+In: a source of records, the tables, the dead-letter topic. Out: rows; offsets committed after them.
+Guarantees: a record is settled only when all its samples are durable, or it is a dead letter that Kafka has
+acknowledged. While the database or Kafka is away nothing is fetched and nothing is lost: the batch in hand is
+tried again, at growing intervals, until it is through or the process is told to stop. At most one batch is in
+memory.
+Not here: what is in a record (`reading`), how rows are written (`tables`).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from plantwire.platform.backoff import jittered_backoff_s
+from plantwire.storage.batch import Batch, Island, Record, Refusal
+from plantwire.storage.dead_letters import DeadLetterError
+from plantwire.storage.health import Health
+from plantwire.storage.metrics import StorageMetrics
+from plantwire.storage.reading import RecordReader
+from plantwire.storage.retention import horizon_ms
+from plantwire.storage.settings import StorageSettings
+from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored
+
+DATABASE: Final = "database"
+KAFKA: Final = "kafka"
+REASON_REFUSED: Final = "refused-by-the-database"
+BACKOFF_FIRST_S: Final = 0.2
+LOOK_EVERY_S: Final = 5.0
+LOOK_TIMEOUT_S: Final = 1.0
+IDLE_PING_S: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """What `source.FrameSource` offers."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can come."""
+
+    def take(self, timeout_s: float) -> list[Record]:
+        """Some records."""
+
+    def settle(self, records: list[Record]) -> None:
+        """They are done."""
+
+    def pause(self) -> None:
+        """Fetch nothing."""
+
+    def resume(self) -> None:
+        """Fetch again."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Let time pass."""
+
+    def look(self, timeout_s: float) -> int | None:
+        """How many wait."""
+
+
+class Tables(Protocol):
+    """What `tables.TelemetryTables` offers."""
+
+    def ready(self) -> None:
+        """Raises DatabaseAwayError where it is not."""
+
+    def write(self, island: Island, partitions: list[int]) -> Stored:
+        """One transaction."""
+
+    def write_expired(self, island: Island) -> int:
+        """Rows too old for the tiers."""
+
+
+class Letters(Protocol):
+    """What `dead_letters.DeadLetters` offers."""
+
+    def send(self, refusals: list[Refusal], now_ms: int) -> None:
+        """Raises DeadLetterError."""
+
+
+class Ingest:
+    """`run` it on a thread of its own until `stopping` is set."""
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        source: Source,
+        tables: Tables,
+        letters: Letters,
+        metrics: StorageMetrics,
+        health: Health,
+        stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._tables = tables
+        self._letters = letters
+        self._metrics = metrics
+        self._health = health
+        self._stopping = stopping
+        self._clock = clock
+        self._reader = RecordReader()
+        self._looked_s = -LOOK_EVERY_S
+        self._written_s = -IDLE_PING_S
+
+    def run(self) -> None:
+        """Store what comes until `stopping`; raises SourceError."""
+        while not self._stopping.is_set():
+            records, batch = self._gather()
+            self._look()
+            if records:
+                if self._persist(batch):
+                    self._source.settle(records)
+                    self._count(batch)
+            elif self._clock() - self._written_s >= IDLE_PING_S:
+                self._persist(batch)  # nothing to write; the database is asked whether it is there
+
+    def _gather(self) -> tuple[list[Record], Batch]:
+        batch, records = Batch(), []
+        deadline_s = self._clock() + self._settings.storage_batch_ms / 1000
+        while not self._stopping.is_set():
+            some = self._source.take(max(0.0, deadline_s - self._clock()))
+            records += some
+            self._reader.read(some, horizon_ms(self._settings, _now_ms()), batch)
+            if batch.samples >= self._settings.storage_batch_samples or self._clock() >= deadline_s:
+                break
+        return records, batch
+
+    def _persist(self, batch: Batch) -> bool:
+        """Whether it is through; False only when told to stop."""
+        islands, expired = batch.islands(), batch.expired()
+        failures = 0
+        while True:
+            try:
+                if not islands and expired is None:
+                    self._tables.ready()
+                while islands:
+                    self._write(islands, batch)
+                if expired is not None:
+                    self._write_expired(expired, batch)
+                    expired = None
+                self._report(DATABASE, None)
+                self._letters.send(batch.refused, _now_ms())
+            except DatabaseAwayError as error:
+                self._report(DATABASE, str(error))
+                self._metrics.failures.labels(DATABASE).inc()
+            except DeadLetterError as error:
+                self._report(KAFKA, str(error))
+                self._metrics.failures.labels("dead-letters").inc()
+            else:
+                self._written_s = self._clock()
+                self._source.resume()
+                return True
+            failures += 1
+            if not self._wait(failures):
+                return False
+
+    def _write(self, islands: list[Island], batch: Batch) -> None:
+        """The last island; one that is through, or divided, is off the list."""
+        island = islands[-1]
+        began_s = self._clock()
+        try:
+            stored = self._tables.write(island, sorted(batch.partitions))
+        except RefusedError as error:
+            islands.pop()
+            if len(island.pieces) > 1:
+                islands.extend(island.halves())
+            else:
+                self._refuse(island, error, batch)
+            return
+        islands.pop()
+        self._metrics.write_s.observe(self._clock() - began_s)
+        self._metrics.samples.labels("stored").inc(stored.samples)
+        self._metrics.samples.labels("duplicate").inc(island.samples - stored.samples)
+        self._metrics.seconds.labels("new").inc(stored.seconds_new)
+        self._metrics.seconds.labels("reopened").inc(stored.seconds_reopened)
+
+    def _write_expired(self, island: Island, batch: Batch) -> None:
+        todo = [island]
+        while todo:
+            part = todo.pop()
+            try:
+                stored = self._tables.write_expired(part)
+            except RefusedError as error:
+                if len(part.pieces) > 1:
+                    todo.extend(part.halves())
+                else:
+                    self._refuse(part, error, batch)
+                continue
+            self._metrics.samples.labels("expired").inc(stored)
+            self._metrics.samples.labels("duplicate").inc(part.samples - stored)
+
+    def _refuse(self, island: Island, error: RefusedError, batch: Batch) -> None:
+        record = island.pieces[0].record
+        log.warning("record_refused", partition=record.partition, offset=record.offset, reason=str(error))
+        batch.refused.append(Refusal(record, REASON_REFUSED))
+
+    def _wait(self, failures: int) -> bool:
+        self._source.pause()
+        chance = random.random()  # noqa: S311 - spreads processes that lost one database
+        left_s = jittered_backoff_s(failures, BACKOFF_FIRST_S, self._settings.storage_retry_max_s, chance)
+        deadline_s = self._clock() + left_s
+        while not self._stopping.is_set() and (left_s := deadline_s - self._clock()) > 0:
+            self._source.wait(min(left_s, 0.2))
+        return not self._stopping.is_set()
+
+    def _look(self) -> None:
+        if self._clock() - self._looked_s < LOOK_EVERY_S and self._source.obstacle is None:
+            return
+        lag = self._source.look(LOOK_TIMEOUT_S)
+        self._looked_s = self._clock()
+        if lag is not None:
+            self._metrics.lag.set(lag)
+        self._report(KAFKA, self._source.obstacle)
+
+    def _report(self, part: str, obstacle: str | None) -> None:
+        gauge = self._metrics.database_up if part == DATABASE else self._metrics.kafka_up
+        gauge.set(obstacle is None)
+        if self._health.report(part, obstacle):
+            if obstacle is None:
+                log.info("part_reached", part=part)
+            else:
+                log.warning("part_away", part=part, reason=obstacle)
+
+    def _count(self, batch: Batch) -> None:
+        self._metrics.frames.inc(batch.frames)
+        self._metrics.late.inc(batch.late_samples)
+        for _, reason in batch.refused:
+            self._metrics.refused_frames.labels(reason).inc()
+        for reason, count in batch.refused_samples.items():
+            self._metrics.refused_samples.labels(reason).inc(count)
+        for reason, count in batch.left_out.items():
+            self._metrics.left_out.labels(reason).inc(count)
+        if batch.oldest_received_ms is not None:
+            self._metrics.age_s.observe(max(0.0, (_now_ms() - batch.oldest_received_ms) / 1000))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

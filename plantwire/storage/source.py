@@ -1,0 +1,167 @@
+"""Records of `device.telemetry.raw` for one consumer group, and how far they are stored.
+
+In: Kafka. Out: records, in order within each partition.
+Guarantees: an offset is committed only after `settle` was called for its record; what was not settled comes
+again after a restart or when Kafka moves the partition to another process. While paused nothing is fetched,
+and the group does not take the process for dead.
+Not here: what is in the records (`reading`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from plantwire.schemas.topics import TELEMETRY_RAW
+from plantwire.storage.batch import Record
+from plantwire.storage.settings import StorageSettings
+
+_CONSUME_MAX: Final = 500
+_QUEUE_KIB: Final = 65_536
+kafka_log: Final = logging.getLogger("plantwire.storage.kafka")
+# librdkafka reports every attempt to connect, for as long as an outage lasts; `obstacle` says it once.
+kafka_log.addHandler(logging.NullHandler())
+kafka_log.propagate = False
+
+
+class SourceError(Exception):
+    """The consumer cannot go on; a new process may."""
+
+
+class FrameSource:
+    """One thread. `start` it, `close` it."""
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        make: Callable[[dict[str, Any]], Any] = partial(Consumer, logger=kafka_log),
+    ) -> None:
+        self._settings = settings
+        self._make = make
+        self._consumer: Any = None
+        self._paused = False
+        self._held: deque[Record] = deque()
+        self._away: str | None = None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can come from Kafka; None when it can."""
+        return self._away
+
+    def start(self) -> None:
+        """Join the group; Kafka need not be there yet."""
+        self._consumer = self._make(
+            {
+                "bootstrap.servers": self._settings.kafka,
+                "group.id": self._settings.storage_group,
+                "client.id": "plantwire-storage",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": True,
+                "auto.commit.interval.ms": 1000,
+                # Only what `settle` names: never what was merely read.
+                "enable.auto.offset.store": False,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": _QUEUE_KIB,
+                "reconnect.backoff.max.ms": 1000,
+                "error_cb": self._note_error,
+            }
+        )
+        self._consumer.subscribe([TELEMETRY_RAW], on_assign=self._on_assign)
+
+    def take(self, timeout_s: float) -> list[Record]:
+        """Up to some hundred records; returns early only with as many. Raises SourceError."""
+        if self._held:
+            held, self._held = list(self._held), deque()
+            return held
+        return self._records(self._consumer.consume(_CONSUME_MAX, timeout_s))
+
+    def settle(self, records: Iterable[Record]) -> None:
+        """They are stored: their offsets may be committed (soon, by the client itself)."""
+        newest: dict[int, int] = {}
+        for record in records:
+            newest[record.partition] = max(record.offset, newest.get(record.partition, -1))
+        assigned = {partition.partition for partition in self._consumer.assignment()}
+        # What Kafka has given to another process meanwhile is read there again, and found stored.
+        offsets = [TopicPartition(TELEMETRY_RAW, p, o + 1) for p, o in newest.items() if p in assigned]
+        if offsets:
+            self._consumer.store_offsets(offsets=offsets)
+
+    def pause(self) -> None:
+        """Fetch nothing more."""
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._consumer.assignment())
+
+    def resume(self) -> None:
+        """Fetch again."""
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+
+    def wait(self, timeout_s: float) -> None:
+        """Let time pass as a living member of the group; use it while paused. Raises SourceError."""
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            message = self._consumer.poll(left_s)
+            if message is not None:
+                self._held.extend(self._records([message]))
+
+    def look(self, timeout_s: float) -> int | None:
+        """Ask Kafka for an answer; how many records wait, None where it does not answer."""
+        try:
+            partitions = self._consumer.assignment()
+            read = {p.partition: p.offset for p in self._consumer.position(partitions)}
+            stored = self._consumer.committed(partitions, timeout=timeout_s) if partitions else []
+            lag = 0
+            for partition in stored:
+                low, high = self._consumer.get_watermark_offsets(partition, timeout=timeout_s)
+                # There is no position before the first record.
+                lag += high - max(low, read[partition.partition], partition.offset)
+            if not partitions:
+                topic = self._consumer.list_topics(TELEMETRY_RAW, timeout=timeout_s).topics[TELEMETRY_RAW]
+                if topic.error is not None:
+                    raise KafkaException(topic.error)
+        except KafkaException as error:
+            self._away = error.args[0].str()
+            return None
+        self._away = None
+        return lag
+
+    def close(self) -> None:
+        """Leave the group; offsets that were settled are committed."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def _records(self, messages: Iterable[Any]) -> list[Record]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                key, body = message.key(), message.value()
+                records.append(
+                    Record(message.partition(), message.offset(), key, body or b"", message.headers())
+                )
+            elif error.fatal():
+                raise SourceError(error.str())
+            elif not error.retriable():
+                self._away = error.str()
+        if records:
+            self._away = None
+        return records
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        if self._paused:
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
+
+    def _note_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._away = error.str()
