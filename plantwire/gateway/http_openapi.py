@@ -64,7 +64,8 @@ _FRAME_PROPERTIES: Final[dict[str, Any]] = {
         "type": "boolean",
         "default": False,
         "description": (
-            "Store-and-forward data: it raises no live alarm, and moves a live value only where that is older."
+            "Store-and-forward data: it raises no live alarm, and moves a live value only where "
+            "that is older."
         ),
     },
 }
