@@ -10,7 +10,7 @@ from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
 from plantwire.domain.rule_book import RuleBook, is_sound
 from plantwire.gateway.buffer.entry import Entry, EntryKind
-from plantwire.gateway.buffer.rows import from_row, to_row
+from plantwire.gateway.buffer.rows import TABLES, from_row, table_of, to_row
 from plantwire.gateway.edge_alarms.saved_state import KEY_PREFIX, UnreadableStateError, decode, encode
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import MAX_NUMBERS, FrameReader
@@ -112,7 +112,9 @@ def buffer_row_check() -> Check:
             headers=((cursor.text(), cursor.take(3)),) if cursor.byte() & 1 else (),
         )
         row = to_row(cursor.number(4), entry, cursor.number(6))
-        stored = from_row(row)
+        table, other = (TABLES if table_of(entry.kind) == TABLES[0] else TABLES[::-1])[:2]
+        assert from_row(other, row) is None
+        stored = from_row(table, row)
         assert stored is not None
         assert (stored.entry_id, stored.entry) == (row[0], entry)
         damaged: list[object] = list(row)
@@ -123,7 +125,7 @@ def buffer_row_check() -> Check:
             # As SELECT casts them: a number stays one and bytes stay bytes, or there is none at all.
             allowed = [c for c in choices if c is None or isinstance(c, int) == isinstance(row[at], int)]
             damaged[at] = cursor.choose([c for c in allowed if not isinstance(c, str)])
-        again = from_row(tuple(damaged))
+        again = from_row(cursor.choose(TABLES), tuple(damaged))
         assert again is None or (again.entry_id, again.entry) == (row[0], entry)
 
     return check
