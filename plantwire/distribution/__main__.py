@@ -17,7 +17,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from plantwire.distribution.server import DistributionServer
-from plantwire.distribution.settings import DistributionSettings
+from plantwire.distribution.settings import DistributionSettings, KeptSettings
 from plantwire.platform.logging import configure_logging
 from plantwire.platform.settings import SharedSettings
 
@@ -48,7 +48,7 @@ def listen(settings: DistributionSettings) -> socket.socket:
 def main() -> int:
     """Run until a signal; the exit status."""
     try:
-        settings, shared = DistributionSettings(), SharedSettings()
+        settings, shared, kept = DistributionSettings(), SharedSettings(), KeptSettings()
     except ValidationError as error:
         print(f"distribution: {error}", file=sys.stderr)
         return 78
@@ -63,7 +63,12 @@ def main() -> int:
         )
         return 69
     port = listener.getsockname()[1]
-    app = DistributionServer(settings, shared, port)
+    try:
+        app = DistributionServer(settings, shared, kept, port)
+    except ValueError as error:
+        listener.close()
+        print(f"distribution: {error}", file=sys.stderr)
+        return 78
     config = uvicorn.Config(
         app,
         loop="uvloop",

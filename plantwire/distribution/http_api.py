@@ -1,57 +1,42 @@
-"""The HTTP interface: latest values, active alarms, health, metrics, the dashboard's files.
+"""The HTTP interface: latest values, active alarms, history, health, metrics, the dashboard's files.
 
 In: requests, with a Bearer token under /api. Out: JSON; errors as problem+json.
 Guarantees: a token sees its own devices only; an answer from a picture that does not follow Redis at the
 moment, and a list of alarms that may lack some, says so in the header `Plantwire-Live: false`; latest
 values name the epoch that their `seq` counts in, in the header `Plantwire-Epoch`.
-Not here: Socket.IO (`sessions`), security headers and origins (`server`).
+Not here: how history is answered (`history_api`), Socket.IO (`sessions`), security headers and origins
+(`server`).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Query
 from fastapi.responses import HTMLResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from plantwire.distribution.history_api import add_history
+from plantwire.distribution.history_store import HistoryStore
 from plantwire.distribution.hub import Hub
 from plantwire.distribution.metrics import DistributionMetrics
 from plantwire.distribution.picture import LivePicture, alarm_array
+from plantwire.distribution.problems import ProblemError, handle_errors
 from plantwire.platform.tokens import Claims, TokenAuthority, TokenError
-from plantwire.schemas.problem import PROBLEM_MEDIA_TYPE, problem
 from plantwire.schemas.severity import Severity
 
 HEADER_LIVE: Final = "Plantwire-Live"
 HEADER_EPOCH: Final = "Plantwire-Epoch"
 
-_REASONS: Final = {
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not-found",
-    405: "method-not-allowed",
-    503: "unavailable",
-}
 _NO_DASHBOARD: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Plantwire</title>
 <h1>The dashboard is not built</h1>
 <p>Run <code>make setup</code> in the project's folder and load this page again.
 The interface itself is up: see <a href="/docs">/docs</a>.</p></html>"""
-
-
-class ProblemError(Exception):
-    """An error that the client is told as problem+json."""
-
-    def __init__(self, status: int, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.reason = reason
-        self.detail = detail
 
 
 class Dashboard:
@@ -79,15 +64,19 @@ def build_api(
     dashboard: Path,
     redis_answers: Callable[[], Awaitable[bool]],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    history: HistoryStore,
+    history_page_max: int,
+    kept_ms: Mapping[str, int | None],
+    now_ms: Callable[[], float],
 ) -> FastAPI:
     """The application for everything that is not Socket.IO; `lifespan` starts and stops its work."""
     api = FastAPI(
         title="Plantwire distribution",
-        description="Live values and alarms over HTTP. The live stream is Socket.IO, namespace /telemetry.",
+        description="Live values, alarms and history. The live stream is Socket.IO, namespace /telemetry.",
         lifespan=lifespan,
         redoc_url=None,
     )
-    _handle_errors(api)
+    handle_errors(api)
     bearer = HTTPBearer(auto_error=False, description="The same token as Socket.IO's auth.token.")
 
     def claims_of(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Claims:
@@ -123,6 +112,8 @@ def build_api(
         if epoch is not None and epoch.isascii() and epoch.isprintable():
             response.headers[HEADER_EPOCH] = epoch
         return response
+
+    add_history(api, claims_of, history, metrics, history_page_max, kept_ms, now_ms)
 
     @api.get("/api/alarms", tags=["alarms"], response_model=None)
     async def alarms(
@@ -175,37 +166,3 @@ def build_api(
 
     api.mount("/", Dashboard(dashboard), name="dashboard")
     return api
-
-
-def _handle_errors(api: FastAPI) -> None:
-    async def on_problem(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError)  # noqa: S101 - by registration
-        return _problem_response(error.status, error.reason, error.detail)
-
-    async def on_http_exception(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - by registration
-        reason = _REASONS.get(error.status_code, "error")
-        return _problem_response(error.status_code, reason, str(error.detail))
-
-    async def on_invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return _problem_response(400, "invalid-parameter", found[:500])
-
-    async def on_failure(_request: Request, _error: Exception) -> Response:
-        return _problem_response(500, "internal", "The request failed; the log has the cause.")
-
-    api.add_exception_handler(ProblemError, on_problem)
-    api.add_exception_handler(HTTPException, on_http_exception)
-    api.add_exception_handler(RequestValidationError, on_invalid)
-    api.add_exception_handler(Exception, on_failure)
-
-
-def _problem_response(status: int, reason: str, detail: str) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Response(
-        orjson.dumps(problem(status, reason, detail)),
-        status_code=status,
-        media_type=PROBLEM_MEDIA_TYPE,
-        headers=headers,
-    )

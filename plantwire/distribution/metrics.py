@@ -84,6 +84,24 @@ class DistributionMetrics:
             ["cause"],
             registry=self.registry,
         )
+        self.history_requests = Counter(
+            "plantwire_distribution_history_requests",
+            "Requests for history that reached the database's reader.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.history_points = Counter(
+            "plantwire_distribution_history_points",
+            "Points of history sent.",
+            ["tier"],
+            registry=self.registry,
+        )
+        self.history_query = Histogram(
+            "plantwire_distribution_history_query_seconds",
+            "From a request for history to its rows, the wait for a connection included.",
+            buckets=_STAGE_BUCKETS_S,
+            registry=self.registry,
+        )
 
     def text(self) -> bytes:
         """The exposition format."""

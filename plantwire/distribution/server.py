@@ -24,6 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from plantwire.distribution.fanout import Fanout
 from plantwire.distribution.history import History
+from plantwire.distribution.history_store import HistoryStore
 from plantwire.distribution.http_api import build_api
 from plantwire.distribution.hub import Hub
 from plantwire.distribution.metrics import DistributionMetrics
@@ -32,7 +33,7 @@ from plantwire.distribution.picture import LivePicture
 from plantwire.distribution.presence import Presence
 from plantwire.distribution.redis_feed import RedisFeed
 from plantwire.distribution.sessions import TelemetryNamespace
-from plantwire.distribution.settings import DistributionSettings
+from plantwire.distribution.settings import DistributionSettings, KeptSettings
 from plantwire.platform.settings import SharedSettings
 from plantwire.platform.socket_channel import SCOPE_KEY, Channel, ChannelLimits
 from plantwire.platform.tokens import Claims, TokenAuthority
@@ -59,7 +60,9 @@ def _now_ms() -> float:
 class DistributionServer:
     """The ASGI application; `port` is the one that is really listened on."""
 
-    def __init__(self, settings: DistributionSettings, shared: SharedSettings, port: int) -> None:
+    def __init__(
+        self, settings: DistributionSettings, shared: SharedSettings, kept: KeptSettings, port: int
+    ) -> None:
         self.metrics = DistributionMetrics()
         self._settings = settings
         self._limits = ChannelLimits(
@@ -94,6 +97,13 @@ class DistributionServer:
             self.metrics,
             settings.clients_max,
         )
+        self._store = HistoryStore(
+            shared.database,
+            settings.history_connections_max,
+            settings.history_waiting_max,
+            settings.history_wait_s,
+            settings.history_statement_timeout_s,
+        )
         origins = settings.allowed_origins(port)
         self._socketio = socketio.AsyncServer(
             async_mode="asgi",
@@ -115,6 +125,10 @@ class DistributionServer:
             settings.dashboard,
             self._redis_answers,
             self._lifespan,
+            self._store,
+            settings.history_page_max,
+            kept.by_tier(),
+            _now_ms,
         )
         self._channels: set[Channel] = set()
         self._policy = _page_policy(origins)
@@ -179,6 +193,7 @@ class DistributionServer:
         ]
         for task in work:
             task.add_done_callback(_report_end)
+        await self._store.open()
         log.info("distribution.started")
         try:
             yield
@@ -187,6 +202,7 @@ class DistributionServer:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             await self._socketio.shutdown()
+            await self._store.close()
             await self._redis.aclose()
             log.info("distribution.stopped")
 

@@ -2,7 +2,7 @@
 
 In: the environment. Out: one frozen object, built once in `main`.
 Guarantees: every value is in its permitted range, or the start fails with the reason.
-Not here: where Redis is and how tokens are signed (`platform.settings.SharedSettings`).
+Not here: where Redis and the database are and how tokens are signed (`platform.settings.SharedSettings`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from plantwire.schemas.tiers import DAY_MS, TIERS
 
 DASHBOARD_FOLDER = Path(__file__).parent / "web" / "dist"
 
@@ -60,8 +62,38 @@ class DistributionSettings(BaseSettings):
         description="Telemetry messages that may wait for the next flush; beyond, the oldest are dropped.",
     )
     presence_expiry_s: int = Field(90, ge=3, description="Life of a presence entry in Redis without refresh.")
+    history_connections_max: int = Field(
+        4, ge=1, le=100, description="Connections to the database, for history, at most."
+    )
+    history_waiting_max: int = Field(
+        32, ge=1, description="Requests for history that may wait for one; the next is answered with 503."
+    )
+    history_wait_s: float = Field(2.0, gt=0, description="Time that a request for history may wait for one.")
+    history_statement_timeout_s: float = Field(
+        5.0, ge=0.01, le=600, description="Time that the database may take for one request."
+    )
+    history_page_max: int = Field(
+        10_000, ge=1, le=100_000, description="Points of one answer; further ones come page by page."
+    )
     dashboard: Path = Field(DASHBOARD_FOLDER, description="Folder of the built dashboard.")
 
     def allowed_origins(self, port: int) -> list[str]:
         """The origins in force, given the port that is really listened on."""
         return list(self.origins) or [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
+
+
+class KeptSettings(BaseSettings):
+    """How long each tier is kept, 0 for ever: storage's settings, read here to choose among the tiers."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    raw_days: int = Field(8, ge=0, validation_alias="PLANTWIRE_STORAGE_KEEP_RAW_DAYS")
+    second_days: int = Field(7, ge=0, validation_alias="PLANTWIRE_STORAGE_KEEP_1S_DAYS")
+    minute_days: int = Field(30, ge=0, validation_alias="PLANTWIRE_STORAGE_KEEP_1M_DAYS")
+    hour_days: int = Field(365, ge=0, validation_alias="PLANTWIRE_STORAGE_KEEP_1H_DAYS")
+    day_days: int = Field(0, ge=0, validation_alias="PLANTWIRE_STORAGE_KEEP_1D_DAYS")
+
+    def by_tier(self) -> dict[str, int | None]:
+        """ms by the tier's name; None for ever."""
+        days = (self.raw_days, self.second_days, self.minute_days, self.hour_days, self.day_days)
+        return {tier.name: kept * DAY_MS if kept else None for tier, kept in zip(TIERS, days, strict=True)}
