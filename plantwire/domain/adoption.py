@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from plantwire.domain.alarm_events import Alarm, restate
-from plantwire.domain.detection import DeviceDetector, DeviceState, Key
+from plantwire.domain.detection import DeviceDetector
+from plantwire.domain.device_state import DeviceState, Key, Tracked
 from plantwire.domain.limits import NORMAL
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 
@@ -45,9 +46,9 @@ def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> li
     """
     if event_ms <= detector.clock.newest_ms:
         return []
-    adopted = adopt(detector.state, edge)
+    adopted = adopt(detector.exact_state(), edge)
     if adopted.state != detector.state:
-        detector.state = adopted.state
+        detector.adopt(adopted.state)
     return [
         restate(
             alarm,
@@ -67,7 +68,8 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
     """Take `edge` over `own`; of the very same alarm the higher revision counts.
 
     A gateway that lost its state, or has detected for less long, ends the cloud's alarm and starts one of
-    its own: one id too many, yet both sides agree and none stays active for ever.
+    its own: one id too many, yet both sides agree and none stays active for ever. Of data that the gateway
+    has not seen since it was started only the cloud knows that they are waited for, and goes on doing so.
     """
     if own == edge:
         return Adopted(own, ())
@@ -76,6 +78,9 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
     for key, tracked in own.items():
         theirs = edge.get(key)
         alarm = tracked.alarm
+        if tracked.silence and theirs is None:
+            state[key] = tracked
+            continue
         if alarm is None:
             continue
         if theirs is None or theirs.alarm is None or theirs.alarm.alarm_id != alarm.alarm_id:
@@ -85,7 +90,7 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
         elif alarm.revision > theirs.alarm.revision and tracked.newest_ms > theirs.newest_ms:
             # The gateway's is of before its end: it was killed before it could store its last change.
             state[key] = tracked
-        elif alarm.revision > theirs.alarm.revision:
+        elif alarm.revision > theirs.alarm.revision or _is_guess(tracked, theirs):
             # The cloud guessed: a delay ended that a frame which it did not see had interrupted.
             kind = _kind(tracked.limit.level, theirs.limit.level)
             revision = alarm.revision + (kind is not None)
@@ -94,6 +99,16 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
             if kind is not None:
                 corrections.append(Correction(key, known, kind))
     return Adopted(state, tuple(corrections))
+
+
+def _is_guess(own: Tracked, edge: Tracked) -> bool:
+    """While cut off, the cloud's timers went on to a severity that data which it did not see prevented."""
+    return (
+        own.silence
+        and own.alarm is not None
+        and edge.alarm is not None
+        and (own.alarm.revision == edge.alarm.revision and own.limit.level != edge.limit.level)
+    )
 
 
 def _kind(told_level: int, true_level: int) -> str | None:

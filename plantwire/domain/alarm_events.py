@@ -128,16 +128,25 @@ def render_message(
         ("{device}", device_id),
         ("{site}", site),
         ("{metric}", metric),
-        ("{value}", f"{change.value:g}"),
+        ("{value}", "" if change.value is None else f"{change.value:g}"),
         ("{limit}", "" if change.limit is None else f"{change.limit:g}"),
         ("{severity}", Severity(severity).name),
         ("{rule}", rule.rule_id),
+        ("{after_s}", _after_s(rule, severity)),
     ):
         message = message.replace(name, text)
     return message
 
 
+def _after_s(rule: AlarmRule, severity: int) -> str:
+    """How long data may stay away, in seconds; empty for a rule on values."""
+    after_ms = next((missing.after_ms for missing in rule.missing if missing.severity == severity), None)
+    return "" if after_ms is None else f"{after_ms / 1000:g}"
+
+
 def _cleared_message(device_id: str, metric: str, change: LevelChange) -> str:
     """A rule's template says what is wrong; of a return to normal it would say it falsely."""
+    if change.value is None:
+        return f"{device_id} {metric}: data are back" if metric else f"{device_id}: data are back"
     limit = "" if change.limit is None else f", limit {change.limit:g}"
     return f"{device_id} {metric} back to normal at {change.value:g}{limit}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from plantwire.domain.detection import DeviceState, next_due_ms
+from plantwire.domain.detection import next_due_ms
+from plantwire.domain.device_state import DeviceState
 
 HOUSEKEEPING_MS: Final = 60_000
 """How often a device in alarm is looked at when it sends nothing, so that withdrawn rules clear."""

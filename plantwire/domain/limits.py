@@ -53,9 +53,11 @@ class LevelChange(NamedTuple):
     before: int
     after: int
     at_ms: int
-    value: float
+    value: float | None
     limit: float | None
-    """The threshold crossed: of the new level, or, on a return to normal, of the one left."""
+    """The threshold crossed: of the new level, or, on a return to normal, of the one left. Both are None
+    where no value caused the change (`domain.missing`).
+    """
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
-from plantwire.domain.detection import DeviceState, Tracked
+from plantwire.domain.device_state import DeviceState
 from plantwire.domain.limits import NORMAL
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 
@@ -39,7 +39,7 @@ def reconcile(state: DeviceState, logged: AlarmEvent, at_ms: int) -> tuple[Devic
         kind = AlarmKind.SEVERITY_CHANGED
     revision = logged.revision + (kind is not None)
     if revision != alarm.revision:
-        state = {**state, key: Tracked(tracked.limit, alarm._replace(revision=revision), tracked.newest_ms)}
+        state = {**state, key: tracked._replace(alarm=alarm._replace(revision=revision))}
     return state, _told(logged, kind, alarm.severity, at_ms) if kind is not None else None
 
 

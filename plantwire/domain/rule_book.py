@@ -1,9 +1,9 @@
 """The rules in force, compiled, and which of them apply to a device.
 
 In: AlarmRule records in any order, older versions among them.
-Out: for a device, its metrics' compiled rules.
+Out: for a device, its metrics' compiled rules, and the rules on data that stay away.
 Guarantees: the highest version of a rule wins, whatever the order of arrival.
-Not here: evaluation (`domain.limits`), files and topics (schemas, platform).
+Not here: evaluation (`domain.limits`, `domain.missing`), files and topics (schemas, platform).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule
 from plantwire.schemas.severity import Severity
@@ -61,15 +62,40 @@ def compile_rule(rule: AlarmRule) -> CompiledRule:
     )
 
 
+WHOLE_DEVICE: Final = ""
+"""In place of a metric: what a rule without one is about."""
+
+
 class DeviceRules:
     """The rules of one device, looked up by metric name."""
 
     def __init__(self, rules: tuple[tuple[re.Pattern[str], CompiledRule], ...]) -> None:
-        self._rules = rules
+        self._rules = tuple((pattern, compiled) for pattern, compiled in rules if not _is_silence(compiled))
+        self._silences = tuple(
+            (None if compiled.rule.metric == WHOLE_DEVICE else pattern, compiled.rule)
+            for pattern, compiled in rules
+            if _is_silence(compiled)
+        )
         self._by_metric: dict[str, tuple[CompiledRule, ...]] = {}
+        self._silences_by_metric: dict[str, tuple[AlarmRule, ...]] = {}
+        self.watch_silence = bool(self._silences)
+        """Whether any rule is about data that stay away."""
+
+    def silences_of(self, metric: str) -> tuple[AlarmRule, ...]:
+        """The rules on data of a metric, or of `WHOLE_DEVICE`, that stay away, in the order of their ids."""
+        found = self._silences_by_metric.get(metric)
+        if found is None:
+            found = tuple(
+                rule
+                for pattern, rule in self._silences
+                if (pattern is None if metric == WHOLE_DEVICE else pattern and pattern.match(metric))
+            )
+            if len(self._silences_by_metric) < _METRICS_REMEMBERED_PER_DEVICE:
+                self._silences_by_metric[metric] = found
+        return found
 
     def for_metric(self, metric: str) -> tuple[CompiledRule, ...]:
-        """The compiled rules of a metric, in the order of their ids; empty for most metrics."""
+        """The compiled rules on a metric's values, in the order of their ids; empty for most metrics."""
         found = self._by_metric.get(metric)
         if found is None:
             found = tuple(compiled for pattern, compiled in self._rules if pattern.match(metric))
@@ -137,6 +163,11 @@ def is_sound(rule: AlarmRule) -> bool:
     except re.error:
         return False
     return True
+
+
+def _is_silence(compiled: CompiledRule) -> bool:
+    """A rule that has limits too, which no rule file can have, is about its limits."""
+    return bool(compiled.rule.missing) and not compiled.limits
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
