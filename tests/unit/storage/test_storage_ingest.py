@@ -1,0 +1,167 @@
+"""Nothing is settled before it is durable, whatever is away; what is never taken becomes a dead letter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from plantwire.schemas.records import Metric
+from plantwire.storage.batch import Island, Record, Refusal
+from plantwire.storage.dead_letters import DeadLetterError
+from plantwire.storage.health import Health
+from plantwire.storage.ingest import DATABASE, KAFKA, REASON_REFUSED, Ingest
+from plantwire.storage.metrics import StorageMetrics
+from plantwire.storage.settings import StorageSettings
+from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored
+from tests.telemetry_truth import frame, record
+
+NOW_MS = 1_790_000_000_000
+
+
+class World:
+    """Source, tables and dead letters in one, with what happened to them in order."""
+
+    obstacle: str | None = None
+
+    def __init__(self, *batches: list[Record]) -> None:
+        self.stopping = threading.Event()
+        self.metrics = StorageMetrics()
+        self.health = Health((DATABASE, KAFKA))
+        self.batches = list(batches)
+        self.happened: list[str] = []
+        self.written: list[int] = []
+        self.settled: list[int] = []
+        self.letters: list[Refusal] = []
+        self.database_fails = 0
+        self.letters_fail = 0
+        self.poison: set[int] = set()
+        self.now_s = 0.0
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def run(self) -> None:
+        settings = StorageSettings(storage_keep_1s_days=0, storage_keep_1m_days=0, storage_keep_1h_days=0,
+                                   storage_keep_raw_days=0, storage_batch_ms=1)  # fmt: skip
+        Ingest(
+            settings, self, self, self, self.metrics, self.health, self.stopping, clock=lambda: self.now_s
+        ).run()
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"plantwire_storage_{name}", labels) or 0.0
+
+    # Source
+    def take(self, timeout_s: float) -> list[Record]:
+        self.now_s += timeout_s
+        if not self.batches:
+            self.stopping.set()
+            return []
+        return self.batches.pop(0)
+
+    def settle(self, records: list[Record]) -> None:
+        self.happened.append("settled")
+        self.settled += [one.offset for one in records]
+
+    def pause(self) -> None:
+        self.happened.append("paused")
+
+    def resume(self) -> None:
+        self.happened.append("resumed")
+
+    def wait(self, timeout_s: float) -> None:
+        self.now_s += timeout_s
+        self.on_wait()
+
+    def look(self, timeout_s: float) -> int | None:
+        return 0
+
+    # Tables
+    def ready(self) -> None:
+        self._touch()
+
+    def write(self, island: Island, partitions: list[int]) -> Stored:
+        self._touch()
+        offsets = [piece.record.offset for piece in island.pieces]
+        if self.poison & set(offsets):
+            raise RefusedError("no")
+        self.happened.append("written")
+        self.written += offsets
+        return Stored(island.samples, 1, 0)
+
+    def write_expired(self, island: Island) -> int:
+        raise AssertionError("nothing is too old here")
+
+    def _touch(self) -> None:
+        if self.database_fails:
+            self.database_fails -= 1
+            raise DatabaseAwayError("it is away")
+
+    # Dead letters
+    def send(self, refusals: list[Refusal], now_ms: int) -> None:
+        if self.letters_fail and refusals:
+            self.letters_fail -= 1
+            raise DeadLetterError("Kafka is away")
+        self.letters += refusals
+
+
+def records(*offsets: int) -> list[Record]:
+    return [record(frame("press-1", NOW_MS + o, Metric("a", float(o))), o) for o in offsets]
+
+
+def test_records_are_settled_after_they_are_written() -> None:
+    world = World(records(0, 1), records(2))
+    world.run()
+    assert world.happened == ["written", "resumed", "settled"] * 2
+    assert world.settled == world.written == [0, 1, 2]
+    assert world.value("samples_total", outcome="stored") == 3
+    assert world.value("frames_total") == 3
+    assert world.health.obstacles() == []
+
+
+def test_a_database_that_is_away_holds_the_batch_and_pauses_the_source() -> None:
+    world = World(records(0, 1))
+    world.database_fails = 3
+    said: list[list[str]] = []
+    world.on_wait = lambda: said.append(world.health.obstacles())
+    world.run()
+    assert world.happened == ["paused"] * 3 + ["written", "resumed", "settled"]
+    assert world.settled == world.written == [0, 1]
+    assert said[0] == ["database: it is away"]
+    assert world.health.obstacles() == []
+    assert world.value("failures_total", what="database") == 3
+
+
+def test_a_stop_during_an_outage_settles_nothing() -> None:
+    world = World(records(0, 1))
+    world.database_fails = 1000
+    world.on_wait = world.stopping.set
+    world.run()
+    assert world.settled == world.written == []
+
+
+@pytest.mark.parametrize("poison", [{0}, {3}, {6}, {1, 2}, {0, 1, 2, 3, 4, 5, 6}])
+def test_what_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored(poison: set[int]) -> None:
+    world = World(records(*range(7)))
+    world.poison = poison
+    world.run()
+    assert sorted(world.written) == sorted(set(range(7)) - poison)
+    assert sorted(refusal.record.offset for refusal in world.letters) == sorted(poison)
+    assert world.settled == list(range(7))
+    assert world.value("frames_refused_total", reason=REASON_REFUSED) == len(poison)
+
+
+def test_records_wait_for_their_dead_letters() -> None:
+    world = World([record(b"\x01", 0, "press-1"), *records(1)])
+    world.letters_fail = 2
+    world.run()
+    assert world.happened == ["written", "paused", "paused", "resumed", "settled"]
+    assert [(r.record.offset, r.reason) for r in world.letters] == [(0, "undecodable")]
+    assert world.settled == [0, 1]
+
+
+def test_without_records_the_database_is_asked_whether_it_is_there() -> None:
+    world = World([])
+    world.database_fails = 1
+    world.run()
+    assert world.happened == ["paused", "resumed"]
+    assert world.value("failures_total", what="database") == 1
