@@ -8,11 +8,8 @@ Not here: which runs there are (`bench.edge_alarm`).
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +19,7 @@ import msgspec
 from bench.bench_process import bench_process
 from bench.edge_alarm_plan import RULE, EdgeDeliveries, EdgePlan, compare
 from bench.edge_alarm_sender import EdgeOrder
+from bench.http_process import GATEWAY_MODULE, HttpProcess
 from bench.receipts import read_receipts
 from bench.socket_clients import ClientOrder
 from plantwire.gateway.edge_alarms.local_socket import NAMESPACE
@@ -29,7 +27,6 @@ from plantwire.gateway.edge_alarms.rule_copy import write_copy
 from plantwire.gateway.parts import RULES_FILE
 from plantwire.platform.tokens import Role, TokenAuthority
 from plantwire.stack.ports import free_ports
-from plantwire.stack.servers.process import ServerProcess
 
 READY_TIMEOUT_S: Final = 30.0
 SECRET: Final = secrets.token_hex(32)
@@ -48,18 +45,17 @@ class EdgeRun(msgspec.Struct, frozen=True):
     """Entries in the edge buffer at the end: with Kafka away, every frame and its alarms."""
 
 
-class CutOffGateway(ServerProcess):
+class CutOffGateway(HttpProcess):
     """The gateway with edge alarms, and nobody where Kafka should be."""
 
     def __init__(self, mqtt: str, folder: Path) -> None:
-        port, nobody = free_ports(2)
-        super().__init__("gateway", port, folder / "gateway.log")
-        self.url = f"http://127.0.0.1:{port}"
+        super().__init__("gateway", GATEWAY_MODULE, folder / "gateway.log")
+        (nobody,) = free_ports(1)
         self._home = folder / f"home-{secrets.token_hex(4)}"
-        self._environment = {
+        self.settings = {
             "PLANTWIRE_KAFKA": f"127.0.0.1:{nobody}",
             "PLANTWIRE_MQTT": mqtt,
-            "PLANTWIRE_GATEWAY_PORT": str(port),
+            "PLANTWIRE_GATEWAY_PORT": str(self.port),
             "PLANTWIRE_TOKEN_SECRET": SECRET,
             # The same for all runs: the broker keeps one session, not one per run.
             "PLANTWIRE_MQTT_CLIENT_ID": "bench-edge-alarm",
@@ -69,20 +65,6 @@ class CutOffGateway(ServerProcess):
 
     def prepare(self) -> None:
         write_copy(self._home / "gateway" / RULES_FILE, [RULE])
-
-    def command(self) -> Sequence[str]:
-        return [sys.executable, "-m", "plantwire.gateway"]
-
-    def environment(self) -> Mapping[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PLANTWIRE_")}
-        return kept | self._environment
-
-    def probe(self) -> str | None:
-        try:
-            answer = httpx.get(self.url + "/readyz", timeout=2)
-        except httpx.HTTPError as error:
-            return str(error)
-        return None if answer.status_code == 200 else answer.text
 
     def buffered(self) -> int:
         """Entries in the edge buffer now."""

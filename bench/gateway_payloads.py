@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from plantwire.schemas.codec import FRAME_CODEC
+from plantwire.schemas.records import QUALITY_GOOD
 from plantwire.schemas.sparkplug import sparkplug_b_pb2 as sparkplug
 
 HTTP: Final = "http"
@@ -141,7 +142,10 @@ class Plant:
 def sent_us_of_frame(body: bytes, fingerprint: str | None) -> tuple[float | None, float | None]:
     """(intended time in µs, normalisation in ms) of a frame of the gateway; None where it has none."""
     frame = FRAME_CODEC.decode_fields(body, fingerprint)
-    sent_us = next((m["number"] for m in frame["metrics"] if m["name"] == SENT), None)
+    # At its stop the gateway tells Sparkplug's last values once more, as stale.
+    sent_us = next(
+        (m["number"] for m in frame["metrics"] if m["name"] == SENT and m["quality"] == QUALITY_GOOD), None
+    )
     return sent_us or None, (frame["gateway_out_us"] - frame["gateway_in_us"]) / 1000
 
 

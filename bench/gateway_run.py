@@ -9,17 +9,14 @@ Not here: which runs there are (`bench.gateway`).
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import psutil
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -30,11 +27,10 @@ from bench import gateway_payloads
 from bench.bench_process import bench_process
 from bench.gateway_payloads import METRICS
 from bench.gateway_sender import Finished, Order
+from bench.http_process import GATEWAY_MODULE, HttpProcess
 from bench.spread import Distribution, distribution
 from plantwire.platform.tokens import Role, TokenAuthority
 from plantwire.schemas import topics
-from plantwire.stack.ports import free_ports
-from plantwire.stack.servers.process import ServerProcess
 
 GATEWAY: Final = "gateway"
 FLOOR: Final = "bare loop"
@@ -67,19 +63,17 @@ class Run(msgspec.Struct, frozen=True):
     rss_mib: float
 
 
-class Subject(ServerProcess):
+class Subject(HttpProcess):
     """The gateway or the bare loop as a process."""
 
     def __init__(self, name: str, kafka: str, mqtt: str, folder: Path) -> None:
-        (port,) = free_ports(1)
-        super().__init__(name, port, folder / f"{name.replace(' ', '-')}.log")
-        self._name = name
-        self.url = f"http://127.0.0.1:{port}"
-        self._environment = {
+        module = GATEWAY_MODULE if name == GATEWAY else "bench.gateway_floor"
+        super().__init__(name, module, folder / f"{name.replace(' ', '-')}.log")
+        self.settings = {
             GATEWAY: {
                 "PLANTWIRE_KAFKA": kafka,
                 "PLANTWIRE_MQTT": mqtt,
-                "PLANTWIRE_GATEWAY_PORT": str(port),
+                "PLANTWIRE_GATEWAY_PORT": str(self.port),
                 "PLANTWIRE_TOKEN_SECRET": SECRET,
                 "PLANTWIRE_MQTT_CLIENT_ID": MQTT_CLIENT_ID,
                 "PLANTWIRE_GATEWAY_RATE_LIMIT_FRAMES_PER_S": "0",
@@ -88,25 +82,10 @@ class Subject(ServerProcess):
             FLOOR: {
                 "BENCH_KAFKA": kafka,
                 "BENCH_MQTT": mqtt,
-                "BENCH_PORT": str(port),
+                "BENCH_PORT": str(self.port),
                 "BENCH_TOPIC": topics.TELEMETRY_RAW,
             },
         }[name]
-
-    def command(self) -> Sequence[str]:
-        module = "plantwire.gateway" if self._name == GATEWAY else "bench.gateway_floor"
-        return [sys.executable, "-m", module]
-
-    def environment(self) -> Mapping[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PLANTWIRE_")}
-        return kept | self._environment
-
-    def probe(self) -> str | None:
-        try:
-            answer = httpx.get(self.url + "/readyz", timeout=2)
-        except httpx.HTTPError as error:
-            return str(error)
-        return None if answer.status_code == 200 else answer.text
 
     @property
     def process(self) -> psutil.Process:

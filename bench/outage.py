@@ -18,7 +18,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +29,7 @@ from rich.table import Table
 
 from bench import report
 from bench.bench_process import BenchProcess, bench_process
+from bench.http_process import GATEWAY_MODULE, HttpProcess
 from bench.outage_arrivals import Account, Phase, Reader, account, live_ms
 from bench.outage_sender import OutageOrder
 from bench.spread import Distribution
@@ -53,36 +53,20 @@ AFTER: Final = "after"
 DRAINING_P99_ADDED_MS: Final = 50.0
 
 
-class Gateway(ServerProcess):
+class Gateway(HttpProcess):
     """The gateway, with a home of its own that it keeps over kills."""
 
     def __init__(self, kafka: str, mqtt: str, folder: Path, secret: str, drain_frames_per_s: int) -> None:
-        (port,) = free_ports(1)
-        super().__init__("gateway", port, folder / "gateway.log")
-        self.url = f"http://127.0.0.1:{port}"
-        self._environment = {
+        super().__init__("gateway", GATEWAY_MODULE, folder / "gateway.log")
+        self.settings = {
             "PLANTWIRE_KAFKA": kafka,
             "PLANTWIRE_MQTT": mqtt,
-            "PLANTWIRE_GATEWAY_PORT": str(port),
+            "PLANTWIRE_GATEWAY_PORT": str(self.port),
             "PLANTWIRE_TOKEN_SECRET": secret,
             "PLANTWIRE_MQTT_CLIENT_ID": "bench-outage-gateway",
             "PLANTWIRE_GATEWAY_DRAIN_FRAMES_PER_S": str(drain_frames_per_s),
             "PLANTWIRE_HOME": str(folder / "home"),
         }
-
-    def command(self) -> Sequence[str]:
-        return [sys.executable, "-m", "plantwire.gateway"]
-
-    def environment(self) -> Mapping[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PLANTWIRE_")}
-        return kept | self._environment
-
-    def probe(self) -> str | None:
-        try:
-            answer = httpx.get(self.url + "/readyz", timeout=2)
-        except httpx.HTTPError as error:
-            return str(error)
-        return None if answer.status_code == 200 else answer.text
 
     def ledger(self) -> LedgerReport:
         """Its ledger now."""
