@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import redis
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -25,6 +26,7 @@ from plantwire.schemas.records import AlarmKind
 from plantwire.schemas.severity import Severity
 from plantwire.stack.ports import free_ports
 from tests.builders import ALARM_ID, TOKEN_SECRET, alarm_event, token
+from tests.history_tables import make_tables, schema
 
 pytestmark = pytest.mark.browser
 
@@ -41,6 +43,8 @@ BROWSER_ARGUMENTS = (
     "--disable-sync",
     "--window-size=1600,1000",
 )
+# Nothing listens there.
+NO_DATABASE = "postgresql://plantwire@127.0.0.1:9/plantwire"
 # A network that lets HTTP through and WebSockets not, and a clock on which a minute's wait is a second.
 WITHOUT_WEBSOCKETS = """
     const wait = window.setTimeout;
@@ -62,7 +66,8 @@ def first_on_path(*names: str) -> str | None:
 class Server:
     """The distribution process, on one port over all its lives."""
 
-    def __init__(self, redis_url: str, log_file: Path) -> None:
+    def __init__(self, redis_url: str, log_file: Path, database_url: str = NO_DATABASE) -> None:
+        self._database_url = database_url
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self._redis_url = redis_url
         self._log_file = log_file
@@ -72,6 +77,7 @@ class Server:
         environment = {
             **os.environ,
             "PLANTWIRE_REDIS": self._redis_url,
+            "PLANTWIRE_DATABASE": self._database_url,
             "PLANTWIRE_TOKEN_SECRET": TOKEN_SECRET,
             "PLANTWIRE_DISTRIBUTION_PORT": self.url.rpartition(":")[2],
         }
@@ -271,9 +277,54 @@ def test_values_follow_and_a_click_opens_the_trend(page: Page, server: Server, l
     button.send_keys(Keys.ENTER)
     wait_for(lambda: page.shown("#faceplate .uplot canvas"), "the trend is open")
     wait_for(lambda: "71.50 to 72.25" in page.text("#faceplate-note"), "it holds both readings")
+    wait_for(
+        lambda: "the database does not answer" in page.text("#faceplate-note"), "it says what is missing"
+    )
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     wait_for(lambda: not page.shown("#faceplate"), "Escape closes it")
     assert page.driver.switch_to.active_element == button
+
+
+def test_the_trend_begins_before_the_page_and_is_live(
+    page: Page, redis_url: str, database_url: str, live: LiveState, tmp_path: Path
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    live.publish_telemetry("press-1", now_ms, {"temperature": 70.0})
+    # Ten minutes of seconds, six hours of earlier minutes; values no reading of the page has.
+    rows = [(now_ms // 1000 * 1000 - age_s * 1000, 60 + age_s % 20, 1) for age_s in range(5, 600)]
+    rows += [(now_ms // 1000 * 1000 - age_s * 1000, 40.0, 2) for age_s in range(3600, 6 * 3600, 60)]
+    with schema(database_url) as url:
+        with psycopg.connect(url) as connection:
+            make_tables(connection)
+            with connection.cursor() as cursor:
+                cursor.executemany(
+                    "INSERT INTO telemetry_1s SELECT 'press-1', 'temperature', to_timestamp(%s / 1000), "
+                    "%s, %s, %s, %s, %s",
+                    [
+                        (at_ms, value, value - 2, value + 2, value * count, count)
+                        for at_ms, value, count in rows
+                    ],
+                )
+        server = Server(redis_url, tmp_path / "distribution.log", url)
+        server.start()
+        try:
+            page.open(server.url, token())
+            page.await_connection("live")
+            wait_for(lambda: page.find('[data-device-id="press-1"] button'), "the device is shown")
+            button = page.find('[data-device-id="press-1"] button')
+            assert button is not None
+            button.click()
+            note = "#faceplate-note"
+            wait_for(lambda: "58.00 to 81.00 over 9 min" in page.text(note), "the stored minutes are there")
+            live.publish_telemetry("press-1", time.time_ns() // 1_000_000, {"temperature": 90.0})
+            wait_for(lambda: "58.00 to 90.00" in page.text(note), "its right edge is live")
+            page.driver.find_element(By.XPATH, '//*[@id="faceplate-ranges"]/button[text()="8 h"]').click()
+            wait_for(lambda: "38.00 to 90.00 over " in page.text(note), "the earlier hours are there")
+            assert "each point 30 s" in page.text(note)
+            pressed = page.driver.find_elements(By.CSS_SELECTOR, '.range-button[aria-pressed="true"]')
+            assert [button.text for button in pressed] == ["8 h"]
+        finally:
+            server.kill()
 
 
 def test_the_page_outlives_its_server(page: Page, server: Server, live: LiveState) -> None:

@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
-from psycopg import sql
 
-import plantwire.storage.migrations
 from plantwire.platform.live_state import LiveState
 from plantwire.stack.ports import free_ports
 from tests.builders import token
+from tests.history_tables import make_tables, schema
 from tests.integration.distribution.conftest import Distribution, wait_for
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,25 +58,12 @@ def moment(time_ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=time_ms)
 
 
-@contextmanager
-def schema(database_url: str) -> Iterator[str]:
-    """The URL of an empty schema of its own."""
-    name = f"history_{secrets.token_hex(4)}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-        yield f"{database_url}?options=-csearch_path%3D{name}"
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
-
-
 @pytest.fixture(scope="module")
 def stored(database_url: str) -> Iterator[str]:
     """The URL of a database with the samples and their tiers."""
     with schema(database_url) as url:
         with psycopg.connect(url) as connection:
-            folder = Path(plantwire.storage.migrations.__file__).parent
-            for script in sorted(folder.glob("*.sql")):
-                if ".timescaledb." not in script.name:
-                    connection.execute(script.read_text("utf-8").encode())
+            make_tables(connection)
             noise = [(time_ms + 100, 1e6, None, 0) for time_ms in TIMES_MS[:5]]
             words = [(time_ms + 200, None, "AUTO", 192) for time_ms in TIMES_MS[:5]]
             numbers = [(time_ms, value, None, 192) for time_ms, value in SAMPLES]

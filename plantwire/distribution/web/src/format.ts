@@ -58,6 +58,13 @@ export function formatTime(timeMs: number): string {
   return `${pad(time.getHours())}:${pad(time.getMinutes())}:${pad(time.getSeconds())}`;
 }
 
+/** A moment on an axis of `spanMs`: `10:42:07`, `10:42` from some hours on, `11-24 10:42` from a day on. */
+export function formatMoment(timeMs: number, spanMs: number): string {
+  if (spanMs < 4 * 3_600_000) return formatTime(timeMs);
+  const minute = formatTime(timeMs).slice(0, 5);
+  return spanMs < 20 * 3_600_000 ? minute : `${formatDate(timeMs).slice(5)} ${minute}`;
+}
+
 /** Local date, `2026-11-24`. */
 export function formatDate(timeMs: number): string {
   const time = new Date(timeMs);

@@ -12,18 +12,21 @@ import { AlarmStore } from "./alarm-store";
 import { nowMs } from "./clock";
 import { Connection } from "./connection";
 import { FrameLoop, type View } from "./frame";
+import { askHistory } from "./history";
+import { HistoryLoader } from "./history-loader";
 import { LatencyLog } from "./latency";
 import { TelemetryStore } from "./telemetry-store";
-import { forgetToken, keepToken, takeToken } from "./token";
+import { currentToken, forgetToken, keepToken, takeToken } from "./token";
 import { parseUnits, setPlantUnits } from "./units";
 import { AlarmsView } from "./view/alarms";
 import { AttentionView } from "./view/attention";
-import { DetailView, type ActiveLimit } from "./view/detail";
+import { DetailView } from "./view/detail";
 import { DevicesView, type DeviceAlarms } from "./view/devices";
 import { byId, setText } from "./view/dom";
 import { HeaderView } from "./view/header";
 import { LatencyView } from "./view/latency";
 import { LoginView } from "./view/login";
+import type { ActiveLimit } from "./view/trend-chart";
 import { SEVERITY_RANK, type Alarm, type Severity } from "./wire";
 
 const SKEW_SHOWN_MS = 1_000;
@@ -54,10 +57,17 @@ const devicesView = frames.register(
   new DevicesView(invalidate, plantNowMs, (device, metric) => detail.open(device, metric)),
 );
 const latencyView = frames.register(new LatencyView(invalidate, latencies));
-const detail = frames.register(new DetailView(invalidate, activeLimits, (device) => {
+const loader = new HistoryLoader(
+  (question, signal) => askHistory(fetch, currentToken() ?? "", question, signal),
+  plantNowMs,
+  () => detail.tick(),
+);
+const detail = frames.register(
+  new DetailView(invalidate, activeLimits, loader, plantNowMs, (device) => {
     // Once per device: later messages come by themselves.
     connection.requestMissing(device.id, Math.max(1, device.seq - HISTORY_ASKED + 1), device.seq);
-  }));
+  }),
+);
 
 const telemetry = new TelemetryStore({
   deviceAdded: (device) => devicesView.deviceAdded(device),

@@ -32,6 +32,11 @@ export function takeToken(): string | null {
   return sessionStorage.getItem(STORAGE_KEY);
 }
 
+/** The token of this tab, or null. */
+export function currentToken(): string | null {
+  return sessionStorage.getItem(STORAGE_KEY);
+}
+
 export function keepToken(token: string): void {
   sessionStorage.setItem(STORAGE_KEY, token);
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatAge, formatExact, formatMs, formatNumber, formatValue } from "../src/format";
+import { formatAge, formatExact, formatMoment, formatMs, formatNumber, formatValue } from "../src/format";
 import { backoffMs, isTokenRefusal } from "../src/retry";
 import { tidyToken, tokenInFragment } from "../src/token";
 import { labelOf, parseUnits, setPlantUnits, unitOf } from "../src/units";
@@ -45,6 +45,12 @@ test("numbers keep about four significant digits and a real minus", () => {
 test("ages", () => {
   assert.deepEqual([0, 59_999, 60_000, 7_500_000, 3 * 86_400_000].map(formatAge), ["0 s", "59 s", "1 min", "2 h 05", "3 d"]);
   assert.equal(formatAge(-5), "0 s");
+});
+
+test("a moment is as precise as its axis is long", () => {
+  const moment = new Date(2026, 10, 24, 9, 5, 7).getTime();
+  const hours = (count: number): string => formatMoment(moment, count * 3_600_000);
+  assert.deepEqual([hours(1), hours(8), hours(24), hours(168)], ["09:05:07", "09:05", "11-24 09:05", "11-24 09:05"]);
 });
 
 test("the wait grows from 1 s to 30 s and is spread by chance", () => {

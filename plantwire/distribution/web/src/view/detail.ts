@@ -1,51 +1,63 @@
 /**
- * One metric of one device, large.
+ * One metric of one device, large, over a range of time up to now.
  *
- * In: a device and a metric to begin with, changes of trends, active limits. Out: a chart that follows.
+ * In: a device and a metric to begin with, changes of trends, active limits, history. Out: a chart that follows.
  * Guarantees: the list of alarms stays in sight (on wide screens); Escape closes and gives the focus
- * back to where it was.
+ * back to where it was; without history the page's own readings are shown, and why there are no others.
  * Not here: the readings; what came before this page was opened is asked for when a device is opened first.
+ * How history is asked for (`history-loader`), the chart itself (`view/trend-chart`).
  */
 
-import uPlot from "uplot";
-import { formatAge, formatExact, formatNumber, formatTime, formatValue, qualityNote } from "../format";
+import { formatAge, formatNumber, formatValue, qualityNote } from "../format";
 import type { View } from "../frame";
+import { joinLive } from "../history";
+import type { HistoryLoader } from "../history-loader";
 import type { Device, Metric } from "../telemetry-store";
 import { labelOf, unitOf } from "../units";
-import type { Severity } from "../wire";
 import { byId, make, setText, textIn } from "./dom";
-import { onThemeChange, palette } from "./palette";
+import { onThemeChange } from "./palette";
+import { TrendChart, type ActiveLimit } from "./trend-chart";
 
-export interface ActiveLimit {
-  readonly severity: Severity;
-  readonly limit: number;
-}
+const MINUTE_MS = 60_000;
+const RANGES: readonly (readonly [label: string, rangeMs: number])[] = [
+  ["15 min", 15 * MINUTE_MS],
+  ["1 h", 60 * MINUTE_MS],
+  ["8 h", 8 * 60 * MINUTE_MS],
+  ["1 d", 24 * 60 * MINUTE_MS],
+  ["7 d", 7 * 24 * 60 * MINUTE_MS],
+];
 
 export class DetailView implements View {
   private readonly root = byId("faceplate");
   private readonly title = byId("faceplate-title");
   private readonly note = byId("faceplate-note");
   private readonly choices = byId("faceplate-metrics");
-  private readonly place = byId("faceplate-plot");
+  private readonly chart: TrendChart;
+  private readonly rangeButtons = new Map<number, HTMLButtonElement>();
   private readonly buttons = new Map<string, { button: HTMLButtonElement; value: Text }>();
   private device: Device | null = null;
   private metricName: string | null = null;
-  private plot: uPlot | null = null;
+  private rangeMs = 15 * MINUTE_MS;
   private cameFrom: Element | null = null;
   private readonly opened = new Set<Device>();
 
   constructor(
     private readonly invalidate: (view: View) => void,
     private readonly limitsOf: (deviceId: string, metric: string) => readonly ActiveLimit[],
+    private readonly loader: HistoryLoader,
+    private readonly plantNowMs: () => number,
     private readonly onFirstOpened: (device: Device) => void,
   ) {
+    this.chart = new TrendChart(
+      byId("faceplate-plot"),
+      () => this.limits(),
+      (text) => setText(this.note, text),
+    );
+    for (const [label, rangeMs] of RANGES) this.addRange(label, rangeMs);
     byId("faceplate-close").addEventListener("click", () => this.close());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.device !== null) this.close();
     });
-    new ResizeObserver(() => {
-      this.plot?.setSize(this.size());
-    }).observe(this.place);
     onThemeChange(() => {
       if (this.device !== null) this.rebuild();
     });
@@ -73,8 +85,8 @@ export class DetailView implements View {
   close(): void {
     this.root.hidden = true;
     this.device = null;
-    this.plot?.destroy();
-    this.plot = null;
+    this.chart.close();
+    this.loader.leave();
     if (this.cameFrom instanceof HTMLElement && this.cameFrom.isConnected) this.cameFrom.focus();
     this.cameFrom = null;
   }
@@ -84,8 +96,11 @@ export class DetailView implements View {
     if (metric.device === this.device) this.invalidate(this);
   }
 
+  /** Once a second, and when history has come. */
   tick(): void {
-    if (this.device !== null) this.invalidate(this);
+    if (this.device === null) return;
+    this.loader.tick();
+    this.invalidate(this);
   }
 
   render(): boolean {
@@ -102,17 +117,42 @@ export class DetailView implements View {
       button.disabled = each.trend === null;
     }
     setText(this.title, metric === undefined ? device.id : `${device.id}, ${labelOf(metric.name)}`);
-    const { trend } = metric ?? {};
-    if (trend === undefined || trend === null || trend.length === 0) {
-      setText(this.note, "no numbers yet");
-      return false;
-    }
-    const { times, values } = trend;
-    const spanMs = (times[times.length - 1] as number) - (times[0] as number);
-    const [low, high] = extent(values);
-    setText(this.note, `${formatNumber(low)} to ${formatNumber(high)} over ${formatAge(spanMs)}`);
-    this.plot?.setData([times.map((time) => time / 1000), values.slice()]);
+    this.showTrend(metric);
     return false;
+  }
+
+  private showTrend(metric: Metric | undefined): void {
+    const { history, failure, isLoading } = this.loader;
+    const { times = [], values = [] } = metric?.trend ?? {};
+    const toMs = Math.max(this.plantNowMs(), times[times.length - 1] ?? 0);
+    // Without history the page's own few minutes fill the chart.
+    const isAlone = history === null && failure !== null && times.length > 0;
+    const fromMs = isAlone ? Math.max(times[0] as number, toMs - this.rangeMs) : toMs - this.rangeMs;
+    const curve = joinLive(history, times, values, fromMs);
+    this.chart.show(curve, fromMs, toMs);
+    const facts = [];
+    if (curve.times.length > 0) {
+      const spanMs = (curve.times[curve.times.length - 1] as number) - (curve.times[0] as number);
+      facts.push(`${formatNumber(least(curve.low))} to ${formatNumber(-least(curve.high, -1))} over ${formatAge(spanMs)}`);
+    } else {
+      facts.push(isLoading ? "loading" : "no numbers in this time");
+    }
+    if (history !== null && history.stepMs > 1000) facts.push(`each point ${formatAge(history.stepMs)}`);
+    if (failure !== null) {
+      facts.push(history === null ? `no history, only what this page has seen: ${failure}` : `history may be old: ${failure}`);
+    }
+    setText(this.note, facts.join(", "));
+  }
+
+  private addRange(label: string, rangeMs: number): void {
+    const button = make("button", "range-button", label);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      this.rangeMs = rangeMs;
+      this.rebuild();
+    });
+    byId("faceplate-ranges").append(button);
+    this.rangeButtons.set(rangeMs, button);
   }
 
   private addChoice(metric: Metric): { button: HTMLButtonElement; value: Text } {
@@ -130,95 +170,25 @@ export class DetailView implements View {
     return choice;
   }
 
-  private size(): { width: number; height: number } {
-    return { width: Math.max(200, this.place.clientWidth), height: Math.max(120, this.place.clientHeight) };
-  }
-
   private rebuild(): void {
-    this.plot?.destroy();
-    const colours = palette();
-    const unit = this.device === null || this.metricName === null ? "" : unitOf(this.device.kind, this.metricName);
-    const axis = {
-      stroke: colours.quiet,
-      grid: { stroke: colours.line, width: 1 },
-      ticks: { stroke: colours.line, width: 1 },
-      font: "12px system-ui, sans-serif",
-    };
-    this.plot = new uPlot(
-      {
-        ...this.size(),
-        legend: { show: false },
-        cursor: { drag: { x: false, y: false }, points: { size: 6 } },
-        scales: { x: { time: true }, y: { range: (_, low, high) => this.range(low, high) } },
-        axes: [
-          { ...axis, values: (_, splits) => splits.map((second) => formatTime(second * 1000)), space: 90 },
-          { ...axis, size: 64, values: (_, splits) => splits.map((value) => `${formatExact(value)}${unit === "" ? "" : ` ${unit}`}`) },
-        ],
-        series: [{}, { stroke: colours.trend, width: 1.75, fill: colours.trendFill, points: { show: false }, spanGaps: false }],
-        hooks: { draw: [(plot) => this.drawLimits(plot)], setCursor: [(plot) => this.showCursor(plot)] },
-      },
-      [[], []],
-      this.place,
-    );
+    const { device, metricName } = this;
+    for (const [rangeMs, button] of this.rangeButtons) {
+      button.setAttribute("aria-pressed", String(rangeMs === this.rangeMs));
+    }
+    this.chart.rebuild(device === null || metricName === null ? "" : unitOf(device.kind, metricName));
+    if (device === null || metricName === null) this.loader.leave();
+    else this.loader.look(device.id, metricName, this.rangeMs);
     this.invalidate(this);
   }
 
   private limits(): readonly ActiveLimit[] {
     return this.device === null || this.metricName === null ? [] : this.limitsOf(this.device.id, this.metricName);
   }
-
-  private range(low: number | null, high: number | null): [number, number] {
-    const marks = this.limits().map(({ limit }) => limit);
-    const bottom = Math.min(low ?? 0, ...marks);
-    const top = Math.max(high ?? 1, ...marks);
-    const margin = Math.max((top - bottom) * 0.1, Math.abs(top) * 0.01, 1e-6);
-    return [bottom - margin, top + margin];
-  }
-
-  private drawLimits(plot: uPlot): void {
-    const { ctx: context, bbox } = plot;
-    const colours = palette();
-    context.save();
-    context.lineWidth = Math.max(1, devicePixelRatio);
-    context.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    for (const { severity, limit } of this.limits()) {
-      const y = Math.round(plot.valToPos(limit, "y", true));
-      const colour = colours.severity[severity] ?? colours.ink;
-      context.strokeStyle = colour;
-      context.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
-      context.beginPath();
-      context.moveTo(bbox.left, y);
-      context.lineTo(bbox.left + bbox.width, y);
-      context.stroke();
-      const label = `${severity.toLowerCase()} ${formatExact(limit)}`;
-      const right = bbox.left + bbox.width - 8 * devicePixelRatio;
-      const width = context.measureText(label).width;
-      const half = 9 * devicePixelRatio;
-      context.fillStyle = colours.panel;
-      context.fillRect(right - width - half / 2, y - half, width + half, 2 * half);
-      context.fillStyle = colour;
-      context.fillText(label, right, y);
-    }
-    context.restore();
-  }
-
-  private showCursor(plot: uPlot): void {
-    const index = plot.cursor.idx;
-    const time = index === null || index === undefined ? undefined : plot.data[0][index];
-    const value = index === null || index === undefined ? undefined : plot.data[1]?.[index];
-    if (time === undefined || value === undefined || value === null || (plot.cursor.left ?? -1) < 0) return;
-    setText(this.note, `${formatNumber(value)} at ${formatTime(time * 1000)}`);
-  }
 }
 
-function extent(values: Float64Array): [number, number] {
-  let low = Number.POSITIVE_INFINITY;
-  let high = Number.NEGATIVE_INFINITY;
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  return [low, high];
+/** The least of the numbers, each times `sign`. */
+function least(values: readonly (number | null)[], sign = 1): number {
+  let found = Number.POSITIVE_INFINITY;
+  for (const value of values) if (value !== null && value * sign < found) found = value * sign;
+  return found;
 }

@@ -11,7 +11,7 @@ export interface Palette {
   readonly quiet: string;
   readonly line: string;
   readonly trend: string;
-  readonly trendFill: string;
+  readonly trendBand: string;
   readonly severity: Readonly<Record<string, string>>;
 }
 
@@ -43,7 +43,7 @@ function read(): Palette {
     quiet: colour("--ink-quiet"),
     line: colour("--line"),
     trend: colour("--trend"),
-    trendFill: colour("--trend-fill"),
+    trendBand: colour("--trend-band"),
     severity: {
       CRITICAL: colour("--critical"),
       HIGH: colour("--high"),
