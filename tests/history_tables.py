@@ -1,16 +1,20 @@
-"""The tables of stored telemetry for tests of those who read them, without a storage process."""
+"""Databases with the tables of stored telemetry, for tests of their readers without a storage process."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 from psycopg import sql
 
-import plantwire.storage.migrations
+from plantwire.storage.migration import migrate
+
+TIMESCALEDB = "PLANTWIRE_TEST_TIMESCALEDB"
 
 
 @contextmanager
@@ -19,15 +23,33 @@ def schema(database_url: str) -> Iterator[str]:
     name = f"history_{secrets.token_hex(4)}"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-        try:
-            yield f"{database_url}?options=-csearch_path%3D{name}"
-        finally:
+    try:
+        yield f"{database_url}?options=-csearch_path%3D{name}"
+    finally:
+        with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
-def make_tables(connection: psycopg.Connection) -> None:
-    """Every table, as on a server without TimescaleDB, in the connection's schema."""
-    folder = Path(plantwire.storage.migrations.__file__).parent
-    for script in sorted(folder.glob("*.sql")):
-        if ".timescaledb." not in script.name:
-            connection.execute(script.read_text("utf-8").encode())
+@contextmanager
+def timescale_database() -> Iterator[str]:
+    """The URL of an empty database with TimescaleDB; skips where no server is named."""
+    server = os.environ.get(TIMESCALEDB)
+    if not server:
+        pytest.skip(f"{TIMESCALEDB} names no server with TimescaleDB on which databases may be made")
+    name = f"history_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        yield url
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def make_tables(url: str) -> None:
+    """Every table, in the URL's schema, as its server can have them."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrate(connection)

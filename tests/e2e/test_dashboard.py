@@ -294,17 +294,13 @@ def test_the_trend_begins_before_the_page_and_is_live(
     rows = [(now_ms // 1000 * 1000 - age_s * 1000, 60 + age_s % 20, 1) for age_s in range(5, 600)]
     rows += [(now_ms // 1000 * 1000 - age_s * 1000, 40.0, 2) for age_s in range(3600, 6 * 3600, 60)]
     with schema(database_url) as url:
-        with psycopg.connect(url) as connection:
-            make_tables(connection)
-            with connection.cursor() as cursor:
-                cursor.executemany(
-                    "INSERT INTO telemetry_1s SELECT 'press-1', 'temperature', to_timestamp(%s / 1000), "
-                    "%s, %s, %s, %s, %s",
-                    [
-                        (at_ms, value, value - 2, value + 2, value * count, count)
-                        for at_ms, value, count in rows
-                    ],
-                )
+        make_tables(url)
+        with psycopg.connect(url) as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO telemetry_1s SELECT 'press-1', 'temperature', to_timestamp(%s / 1000), "
+                "%s, %s, %s, %s, %s",
+                [(at_ms, value, value - 2, value + 2, value * count, count) for at_ms, value, count in rows],
+            )
         server = Server(redis_url, tmp_path / "distribution.log", url)
         server.start()
         try:

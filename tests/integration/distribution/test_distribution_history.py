@@ -20,7 +20,7 @@ import pytest
 from plantwire.platform.live_state import LiveState
 from plantwire.stack.ports import free_ports
 from tests.builders import token
-from tests.history_tables import make_tables, schema
+from tests.history_tables import make_tables, schema, timescale_database
 from tests.integration.distribution.conftest import Distribution, wait_for
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,27 +58,37 @@ def moment(time_ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=time_ms)
 
 
-@pytest.fixture(scope="module")
-def stored(database_url: str) -> Iterator[str]:
-    """The URL of a database with the samples and their tiers."""
-    with schema(database_url) as url:
-        with psycopg.connect(url) as connection:
-            make_tables(connection)
-            noise = [(time_ms + 100, 1e6, None, 0) for time_ms in TIMES_MS[:5]]
-            words = [(time_ms + 200, None, "AUTO", 192) for time_ms in TIMES_MS[:5]]
-            numbers = [(time_ms, value, None, 192) for time_ms, value in SAMPLES]
-            with connection.cursor() as cursor:
-                columns = "device_id, metric, time, number, text, quality"
-                with cursor.copy(f"COPY device_telemetry ({columns}) FROM STDIN") as copy:
-                    for time_ms, number, text, quality in (*noise, *words, *numbers):
-                        copy.write_row(("press-1", "temperature", moment(time_ms), number, text, quality))
-                    copy.write_row(("press-2", "temperature", moment(START_MS), 7.5, None, 192))
-                    copy.write_row(("press-1", "Node Control/Töne", moment(START_MS), 3.5, None, 192))
-                for tier, rows in TIERS.items():
-                    with cursor.copy(f"COPY telemetry_{tier} FROM STDIN") as copy:
-                        for time_ms, *numbers_of_row in rows:
-                            copy.write_row(("press-1", "temperature", moment(time_ms), *numbers_of_row))
+@pytest.fixture(
+    scope="module", params=["postgresql", pytest.param("timescaledb", marks=pytest.mark.timescaledb)]
+)
+def stored(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
+    """The URL of a database with the samples and their tiers, of either kind."""
+    with schema(database_url) if request.param == "postgresql" else timescale_database() as url:
+        make_tables(url)
+        fill(url, own_tiers=request.param == "postgresql")
         yield url
+
+
+def fill(url: str, own_tiers: bool) -> None:
+    """Store the samples and their seconds; `own_tiers`: the upper tiers too, else they make themselves."""
+    noise = [(time_ms + 100, 1e6, None, 0) for time_ms in TIMES_MS[:5]]
+    words = [(time_ms + 200, None, "AUTO", 192) for time_ms in TIMES_MS[:5]]
+    numbers = [(time_ms, value, None, 192) for time_ms, value in SAMPLES]
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        columns = "device_id, metric, time, number, text, quality"
+        with cursor.copy(f"COPY device_telemetry ({columns}) FROM STDIN") as copy:
+            for time_ms, number, text, quality in (*noise, *words, *numbers):
+                copy.write_row(("press-1", "temperature", moment(time_ms), number, text, quality))
+            copy.write_row(("press-2", "temperature", moment(START_MS), 7.5, None, 192))
+            copy.write_row(("press-1", "Node Control/Töne", moment(START_MS), 3.5, None, 192))
+        for tier, rows in TIERS.items() if own_tiers else [("1s", TIERS["1s"])]:
+            with cursor.copy(f"COPY telemetry_{tier} FROM STDIN") as copy:
+                for time_ms, *numbers_of_row in rows:
+                    copy.write_row(("press-1", "temperature", moment(time_ms), *numbers_of_row))
+    if not own_tiers:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for tier in ("1m", "1h", "1d"):
+                connection.execute(f"CALL refresh_continuous_aggregate('telemetry_{tier}', NULL, NULL)")
 
 
 @pytest.fixture(scope="module")
