@@ -111,7 +111,7 @@ class RecordReader:
         except UndecodableError:
             batch.refused.append(Refusal(record, REASON_UNDECODABLE))
             return
-        if (reason := _refusal(record, frame)) is not None:
+        if (reason := refusal_of_frame(record, frame)) is not None:
             batch.refused.append(Refusal(record, reason))
             return
         if frame["protocol"] == PROTOCOL_TRANSIENT:
@@ -123,7 +123,7 @@ class RecordReader:
         received_ms = frame["received_time_ms"]
         for metric in frame["metrics"]:
             at_ms = frame["event_time_ms"] if metric["event_time_ms"] is None else metric["event_time_ms"]
-            if (reason := _sample_refusal(metric, at_ms, received_ms)) is not None:
+            if (reason := refusal_of_sample(metric, at_ms, received_ms)) is not None:
                 batch.refused_samples[reason] += 1
                 continue
             prefix = series_prefix(frame["device_id"], metric["name"])
@@ -138,7 +138,8 @@ class RecordReader:
                 batch.add(hour, piece)
 
 
-def _refusal(record: Record, frame: dict[str, Any]) -> str | None:
+def refusal_of_frame(record: Record, frame: dict[str, Any]) -> str | None:
+    """Why a frame, as the codec reads it, is not stored; None when it is."""
     device_id: str = frame["device_id"]
     if not is_device_id(device_id):
         return REASON_DEVICE_ID
@@ -148,7 +149,8 @@ def _refusal(record: Record, frame: dict[str, Any]) -> str | None:
     return None if 0 <= frame["received_time_ms"] <= LATEST_MS else REASON_TIME
 
 
-def _sample_refusal(metric: dict[str, Any], at_ms: int, received_ms: int) -> str | None:
+def refusal_of_sample(metric: dict[str, Any], at_ms: int, received_ms: int) -> str | None:
+    """Why one of its samples, of the time `at_ms`, is not stored; None when it is."""
     number, text = metric["number"], metric["text"]
     if not is_metric_name(metric["name"]):
         return REASON_NAME
