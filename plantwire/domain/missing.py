@@ -105,13 +105,16 @@ class SilenceWatch:
             rule = self.rule_of(key) if tracked.silence else None
             if rule is None:
                 continue  # one that no longer applies is withdrawn by `DeviceDetector.run_timers`
-            last_ms = self.seen_ms(key[1]) or tracked.newest_ms
+            seen_ms = self.seen_ms(key[1])
+            last_ms = seen_ms or tracked.newest_ms
             swept = self._grow(rule, key, tracked, last_ms, until_ms, site, events)
             alarm = swept.alarm
             level = swept.limit.level
             if alarm is not None and level == NORMAL and until_ms >= alarm.raise_ms + DEDUP_WINDOW_MS:
                 alarm = None
-            ahead_ms = margin_ms(rule) if level == NORMAL and until_ms - last_ms < margin_ms(rule) else 0
+            # Of a restored row only the later moment is known: it must not move further ahead.
+            goes_on = seen_ms and level == NORMAL and until_ms - last_ms < margin_ms(rule)
+            ahead_ms = margin_ms(rule) if goes_on else 0
             after[key] = swept._replace(alarm=alarm, newest_ms=last_ms + ahead_ms)
             next_ms = last_ms + ahead_ms if ahead_ms else last_ms + _next_after_ms(rule, level)
             self.look_ms = min(self.look_ms, next_ms + 1)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule
+from plantwire.schemas.records import DELAY_MAX_MS, MISSING_AFTER_MAX_MS, MISSING_AFTER_MIN_MS, AlarmRule
 from plantwire.schemas.severity import Severity
 
 _SEVERITIES = frozenset(Severity)
@@ -153,7 +153,10 @@ def is_sound(rule: AlarmRule) -> bool:
 
     The tools that publish rules see to it; whatever else writes to the topic may not.
     """
-    if any(limit.severity not in _SEVERITIES for limit in rule.limits):
+    severities = [limit.severity for limit in rule.limits] + [missing.severity for missing in rule.missing]
+    if any(severity not in _SEVERITIES for severity in severities):
+        return False
+    if not all(MISSING_AFTER_MIN_MS <= missing.after_ms <= MISSING_AFTER_MAX_MS for missing in rule.missing):
         return False
     if not (0 <= rule.on_delay_ms <= DELAY_MAX_MS and 0 <= rule.off_delay_ms <= DELAY_MAX_MS):
         return False

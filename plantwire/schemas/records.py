@@ -16,6 +16,8 @@ QUALITY_BAD: Final = 0
 QUALITY_STALE: Final = 500
 DELAY_MAX_MS: Final = 7 * 24 * 3600 * 1000
 """The longest delay of an alarm rule."""
+MISSING_AFTER_MIN_MS: Final = 1_000
+MISSING_AFTER_MAX_MS: Final = 30 * 24 * 3600 * 1000
 
 
 class AlarmKind:

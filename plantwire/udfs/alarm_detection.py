@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from math import inf
 from typing import Any, Final, cast
 
 import msgspec
@@ -25,7 +24,8 @@ from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.adoption import go_on_from
 from plantwire.domain.attention import next_look_ms
 from plantwire.domain.detection import DeviceDetector, FrameFields
-from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
+from plantwire.domain.listening import Heard, lag_ms, look_in_ms, not_heard, put_forward_ms, silent_until_ms
+from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack, unpack_with_clock
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook, is_sound
 from plantwire.platform.alarm_log import recent_alarms
@@ -34,6 +34,7 @@ from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import FrameReader
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, AlarmRule
+from plantwire.udfs.cached_device import CachedDevice
 from plantwire.udfs.critical_path import CriticalPath
 
 # State names are stored data: a savepoint is restored by them.
@@ -73,10 +74,13 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def open(self, runtime_context: Any) -> None:
         self._state = runtime_context.get_state(
-            # Cleared by `_save` once a device has nothing to remember: no alarm, no delay, no dedup window.
+            # Cleared by `_save` once a device has nothing to remember: no alarm, no delay, no dedup window,
+            # no data that are waited for (those are, as long as their rule applies).
             ValueStateDescriptor(DEVICE_STATE, Types.PICKLED_BYTE_ARRAY())
         )
-        self._detectors: OrderedDict[str, _Cached] = OrderedDict()
+        self._detectors: OrderedDict[str, CachedDevice] = OrderedDict()
+        # The device of the frame that was read last.
+        self._newest: CachedDevice | None = None
         self._book = RuleBook(self._first_rules)
         self._reader = FrameReader()
         self._restored_rules = False
@@ -92,6 +96,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         self._count_adopted = metrics.counter("edge_states_adopted")
         self._count_not_adopted = metrics.counter("edge_states_unreadable")
         self._count_corrected = metrics.counter("alarms_corrected")
+        self._count_unwatched = metrics.counter("silences_unwatched")
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
         detect_in_us = time.time_ns() // 1000
@@ -104,6 +109,8 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 and reading.event_time_ms <= min(detect_in_us // 1000 + MAX_AHEAD_MS, cached.settle_after_ms)
                 and cached.detector.passes(reading.layout.names, reading.numbers, reading.event_time_ms)
             ):
+                cached.passed, cached.passed_us = reading, detect_in_us
+                self._newest = cached
                 return None
         return self._judge(body or b"", ctx, detect_in_us)
 
@@ -129,9 +136,10 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             yield self._reject(body, ctx, "key-mismatch", detect_in_us)
             return
         self._reader.learn(body, frame)
-        cached = self._detectors.get(device_id) or self._load(device_id)
+        cached = self._detectors.get(device_id) or self._load(device_id, now_ms)
         detector = cached.detector
         before = detector.state
+        heard = Heard(event_time_ms, frame["received_time_ms"], now_ms)
         # One that only marks values stale or bad has the gateway's time, not the device's.
         has_readings = any(m["number"] is not None and m["quality"] == QUALITY_GOOD for m in frame["metrics"])
         if has_readings:
@@ -141,10 +149,15 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             events = self._refresh_rules(cached, event_time_ms)
         if frame["edge_state"]:
             events.extend(self._adopt(cached, frame["edge_state"], event_time_ms))
-        too_late, steps = detector.clock.too_late, detector.clock.steps
-        events.extend(detector.take_frame(cast(FrameFields, frame), now_ms))
+        too_late, steps, refused = detector.clock.too_late, detector.clock.steps, detector.silences.refused
+        forward_ms = put_forward_ms(cached.heard, heard) if detector.watches_silence else 0
+        events.extend(detector.take_frame(cast(FrameFields, frame), now_ms, forward_ms))
         self._count_too_late.inc(detector.clock.too_late - too_late)
         self._count_clock_steps.inc(detector.clock.steps - steps)
+        self._count_unwatched.inc(detector.silences.refused - refused)
+        if detector.clock.newest_ms == event_time_ms:
+            cached.heard = heard
+            self._newest = cached
         if has_readings and event_time_ms > cached.settle_after_ms:
             events.extend(self._settle(cached, event_time_ms))
         if detector.state is not before:
@@ -166,17 +179,23 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             # A timer can be overdue after a restore, and come before any frame or rule.
             self._restore_rules(ctx)
         device_id = ctx.get_current_key()
-        cached = self._detectors.get(device_id) or self._load(device_id)
+        # A timer that is overdue after a restore is told its own time, long past.
+        now_ms = max(timestamp, detect_in_us // 1000)
+        cached = self._detectors.get(device_id) or self._load(device_id, now_ms)
         if cached.timer_ms not in (0, timestamp):
             return  # of before a restart; the one that is known does the work
         cached.timer_ms = 0
         event_now_ms = timestamp + cached.clock_ahead_ms
+        until_ms = self._silent_until_ms(cached, now_ms)
         before = cached.detector.state
-        events = self._refresh_rules(cached, event_now_ms)
+        events = self._refresh_rules(cached, event_now_ms, until_ms)
+        if cached.detector.watches_silence:
+            # What the log has of a silence cannot be told from this state before it is known to have lasted.
+            event_now_ms = min(event_now_ms, until_ms)
         if event_now_ms > cached.settle_after_ms:
             events.extend(self._settle(cached, event_now_ms))
         if cached.detector.state is not before or before:
-            self._save(cached, ctx, timestamp)
+            self._save(cached, ctx, now_ms)
         for event in events:
             yield self._emit(msgspec.structs.replace(event, detect_in_us=detect_in_us))
 
@@ -211,29 +230,37 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 self._book.put(RULE_CODEC.decode(body))
         self._restored_rules = True
 
-    def _load(self, device_id: str) -> _Cached:
+    def _load(self, device_id: str, now_ms: int) -> CachedDevice:
         packed = self._state.value()
-        site, state = unpack(packed) if packed is not None else ("", {})
+        site, state, ahead_ms = unpack_with_clock(packed) if packed is not None else ("", {}, 0)
         detector = DeviceDetector(device_id, self._book.for_device(device_id), state)
         detector.site = site
-        cached = _Cached(detector, self._book.generation, self._logged.pop(device_id, []))
+        logged = self._logged.pop(device_id, [])
+        cached = CachedDevice(detector, self._book.generation, logged, not_heard(ahead_ms, now_ms))
         self._detectors[device_id] = cached
         if len(self._detectors) > CACHED_DEVICES:
             self._detectors.popitem(last=False)
         return cached
 
-    def _refresh_rules(self, cached: _Cached, now_ms: int) -> list[AlarmEvent]:
+    def _refresh_rules(
+        self, cached: CachedDevice, now_ms: int, silent_until_ms: int | None = None
+    ) -> list[AlarmEvent]:
         cached.generation = self._book.generation
         detector = cached.detector
-        return detector.take_rules(self._book.for_device(detector.device_id), now_ms)
+        return detector.take_rules(self._book.for_device(detector.device_id), now_ms, silent_until_ms)
 
-    def _save(self, cached: _Cached, ctx: Any, now_ms: int) -> None:
+    def _silent_until_ms(self, cached: CachedDevice, now_ms: int) -> int:
+        newest = self._newest.heard if self._newest is not None else None
+        return silent_until_ms(cached.heard, lag_ms(newest, now_ms), now_ms)
+
+    def _save(self, cached: CachedDevice, ctx: Any, now_ms: int) -> None:
         detector = cached.detector
-        timer_ms = next_look_ms(detector.state, cached.clock_ahead_ms, now_ms)
+        silence_in_ms = look_in_ms(detector.silences.look_ms, self._silent_until_ms(cached, now_ms))
+        timer_ms = next_look_ms(detector.state, cached.clock_ahead_ms, now_ms, silence_in_ms)
         if timer_ms is None:
             self._state.clear()
             return
-        self._state.update(pack(detector.site, detector.state))
+        self._state.update(pack(detector.site, detector.state, cached.heard.clock_ahead_ms))
         if not cached.timer_ms or timer_ms < cached.timer_ms:
             if cached.timer_ms:
                 ctx.timer_service().delete_processing_time_timer(cached.timer_ms)
@@ -251,7 +278,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             _log.error("alarm-log-not-read", reason=str(error))
         return logged
 
-    def _settle(self, cached: _Cached, event_now_ms: int) -> list[AlarmEvent]:
+    def _settle(self, cached: CachedDevice, event_now_ms: int) -> list[AlarmEvent]:
         """Hold the state against what the log said up to now, and tell what sets it right."""
         detector = cached.detector
         corrections = []
@@ -262,7 +289,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 corrections.append(correction)
         return corrections
 
-    def _adopt(self, cached: _Cached, edge_state: bytes, event_time_ms: int) -> list[AlarmEvent]:
+    def _adopt(self, cached: CachedDevice, edge_state: bytes, event_time_ms: int) -> list[AlarmEvent]:
         """Kafka lacks frames that the gateway's own detection has seen: go on from what it knows."""
         try:
             site, edge = unpack(edge_state)
@@ -291,28 +318,3 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             topics.HEADER_RECEIVED_TIME: str(received_us // 1000).encode(),
         }
         return REJECTED, Row(ctx.get_current_key(), body or b"", headers)
-
-
-class _Cached:
-    """A device's detector with what need not survive a restart."""
-
-    __slots__ = ("_logged", "clock_ahead_ms", "detector", "generation", "settle_after_ms", "timer_ms")
-
-    def __init__(self, detector: DeviceDetector, generation: int, logged: list[AlarmEvent]) -> None:
-        self.detector = detector
-        self.generation = generation
-        # How far the device's clock is ahead of ours, for timers, which run on ours.
-        self.clock_ahead_ms = 0
-        self.timer_ms = 0
-        # Newest first, taken from the end; until its event time has passed, a replay may yet tell it.
-        self._logged = sorted(logged, key=lambda event: event.event_time_ms, reverse=True)
-        self._set_settle_after()
-
-    def passed_of_log(self, event_now_ms: int) -> Iterator[AlarmEvent]:
-        """The logged events that the device's time has passed, each once."""
-        while self._logged and self._logged[-1].event_time_ms < event_now_ms:
-            yield self._logged.pop()
-        self._set_settle_after()
-
-    def _set_settle_after(self) -> None:
-        self.settle_after_ms: float = self._logged[-1].event_time_ms if self._logged else inf

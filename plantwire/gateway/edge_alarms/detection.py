@@ -30,7 +30,7 @@ from plantwire.domain.rule_book import RuleBook
 from plantwire.gateway.buffer.entry import BufferRefusedError, EdgeBuffer
 from plantwire.gateway.edge_alarms import saved_state
 from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
-from plantwire.gateway.edge_alarms.watch import DeviceWatch, is_same_but_for_times
+from plantwire.gateway.edge_alarms.watch import DeviceWatch, is_same_but_for_times, lasting
 from plantwire.gateway.intake import Observed
 from plantwire.schemas.records import AlarmEvent, AlarmKind, TelemetryFrame
 
@@ -137,11 +137,13 @@ class EdgeAlarms:
                 return Observed(frame)
         else:
             self._watches.move_to_end(device_id)
-        before = watch.detector.state
+        before, refused = watch.detector.state, watch.detector.silences.refused
         found = watch.take_rules(book, frame.event_time_ms)
         if watch.diverged_order is not None:
             frame = msgspec.structs.replace(frame, edge_state=watch.packed())
         found += watch.take(frame, now_ms)
+        if watch.detector.silences.refused != refused:
+            self._metrics.silences_unwatched.inc(watch.detector.silences.refused - refused)
         if not found and watch.detector.state is before:
             return Observed(frame)
         events = [
@@ -158,9 +160,10 @@ class EdgeAlarms:
             self._announce(event)
             self._metrics.latency.observe((self._clock_us() - frame.gateway_in_us) / 1e6)
         # The clients have it before the disk is asked for anything.
-        if events or not is_same_but_for_times(before, watch.detector.state):
+        kept_before, kept = lasting(before), lasting(watch.detector.state)
+        if events or not is_same_but_for_times(kept_before, kept):
             self._save(device_id, watch)
-        else:
+        elif kept != kept_before:
             watch.dirty = True
         self._set_timer(device_id, watch, now_ms)
         return Observed(frame, events)
@@ -193,7 +196,7 @@ class EdgeAlarms:
         if len(self._watches) >= self._devices_max and not self._make_room():
             self._metrics.unwatched.inc()
             return None
-        watch = self._watches[device_id] = DeviceWatch(device_id, book)
+        watch = self._watches[device_id] = DeviceWatch(device_id, book, self._clock_us() // 1000)
         self._metrics.devices.set(len(self._watches))
         return watch
 
@@ -214,7 +217,9 @@ class EdgeAlarms:
         except saved_state.UnreadableStateError as error:
             log.warning("edge-state-not-taken", device_id=device_id, reason=str(error))
             return
-        watch = self._watches[device_id] = DeviceWatch(device_id, self._rules.book or RuleBook(), site, state)
+        book = self._rules.book or RuleBook()
+        since_ms = self._clock_us() // 1000
+        watch = self._watches[device_id] = DeviceWatch(device_id, book, since_ms, site, state)
         if saved.diverged:
             watch.diverged_order = 0
             self._metrics.diverged.inc()
@@ -228,7 +233,8 @@ class EdgeAlarms:
                 self._set_timer(device_id, watch, self._clock_us() // 1000)
 
     def _set_timer(self, device_id: str, watch: DeviceWatch, now_ms: int) -> None:
-        look_ms = next_look_ms(watch.detector.state, watch.clock_ahead_ms, now_ms)
+        silence_in_ms = watch.silence_in_ms(now_ms)
+        look_ms = next_look_ms(watch.detector.state, watch.clock_ahead_ms, now_ms, silence_in_ms)
         if look_ms is None or (watch.look_at_ms and watch.look_at_ms <= look_ms) or self._closed:
             return
         if watch.look_at_ms:
@@ -246,14 +252,15 @@ class EdgeAlarms:
         book = self._rules.book
         assert book is not None, "timers run once there are rules"  # noqa: S101 - for the type checker
         before = watch.detector.state
-        events = [self._stamped(event, detect_in_us) for event in watch.look(at_ms, book)]
+        found = watch.look(at_ms, book, max(at_ms, detect_in_us // 1000))
+        events = [self._stamped(event, detect_in_us) for event in found]
         for event in events:
             self._announce(event)
         if events and watch.diverged_order is not None:
             self._put_alarms(events)
         elif events:
             self._hold(device_id, events)
-        if watch.detector.state is not before:
+        if events or lasting(watch.detector.state) != lasting(before):
             self._save(device_id, watch)
         self._set_timer(device_id, watch, max(at_ms, detect_in_us // 1000))
 
@@ -314,7 +321,9 @@ class EdgeAlarms:
             and tracked.limit.level != NORMAL
             and tracked.alarm.alarm_id in self._active
         )
-        stored = saved_state.encode(watch.detector.site, state, watch.diverged_order is not None, alarms)
+        stored = saved_state.encode(
+            watch.detector.site, lasting(state), watch.diverged_order is not None, alarms
+        )
         watch.dirty = False
         try:
             saving = self._buffer.save(saved_state.KEY_PREFIX + device_id, stored)

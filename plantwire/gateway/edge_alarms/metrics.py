@@ -40,6 +40,11 @@ class EdgeAlarmMetrics:
             "Frames of devices beyond the bound, which pass without evaluation.",
             registry=registry,
         )
+        self.silences_unwatched = Counter(
+            "plantwire_gateway_edge_silences_unwatched",
+            "Values for whose absence nobody waits: their device has too many metrics under such rules.",
+            registry=registry,
+        )
         self.saves_failed = Counter(
             "plantwire_gateway_edge_state_saves_failed",
             "Attempts to keep a device's alarm state that failed; tried again.",

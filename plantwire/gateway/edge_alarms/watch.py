@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from plantwire.domain.detection import DeviceDetector, DeviceState
+from plantwire.domain.detection import DeviceDetector
+from plantwire.domain.device_state import DeviceState
+from plantwire.domain.limits import NORMAL
+from plantwire.domain.listening import Heard, look_in_ms, not_heard, put_forward_ms, silent_until_ms
 from plantwire.domain.packed_state import pack
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, TelemetryFrame
@@ -24,6 +27,7 @@ class DeviceWatch:
 
     __slots__ = (
         "_generation",
+        "_heard",
         "_shapes",
         "clock_ahead_ms",
         "detector",
@@ -32,10 +36,18 @@ class DeviceWatch:
         "look_at_ms",
     )
 
-    def __init__(self, device_id: str, book: RuleBook, site: str = "", state: DeviceState | None = None):
+    def __init__(
+        self,
+        device_id: str,
+        book: RuleBook,
+        since_ms: int,
+        site: str = "",
+        state: DeviceState | None = None,
+    ) -> None:
         self.detector = DeviceDetector(device_id, book.for_device(device_id), state)
         self.detector.site = site
         self._generation = book.generation
+        self._heard = not_heard(0, since_ms)
         self._shapes: set[tuple[str, ...]] = set()
         self.clock_ahead_ms = 0
         """How far the device's clock is ahead of ours, for timers, which run on ours."""
@@ -54,7 +66,7 @@ class DeviceWatch:
 
     def packed(self) -> bytes:
         """Site and state, as a frame carries them."""
-        return pack(self.detector.site, self.detector.state)
+        return pack(self.detector.site, self.detector.exact_state(), self._heard.clock_ahead_ms)
 
     def take_rules(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
         """Use the rules in force, where they changed: before a frame, and before its state is looked at."""
@@ -68,15 +80,22 @@ class DeviceWatch:
         event_ms = frame.event_time_ms
         names: list[str] = []
         numbers: list[float] = []
+        texts: list[tuple[str, int]] = []
         own_times = False
         for metric in frame.metrics:
-            if metric.number is not None and metric.quality == QUALITY_GOOD:
+            if metric.quality != QUALITY_GOOD:
+                continue
+            if metric.number is not None:
                 names.append(metric.name)
                 numbers.append(metric.number)
                 own_times = own_times or metric.event_time_ms is not None
-        if not own_times:
+            elif metric.text is not None and self.detector.watches_silence:
+                texts.append((metric.name, metric.event_time_ms or event_ms))
+        heard = Heard(event_ms, frame.received_time_ms, now_ms)
+        if not own_times and not texts:
             shape = tuple(names)
             if self._knows(shape) and self.detector.passes(shape, numbers, event_ms):
+                self._heard = heard
                 return []
         if names:
             # A frame that only marks values stale or bad has the gateway's time, not the device's.
@@ -86,15 +105,28 @@ class DeviceWatch:
             for metric in frame.metrics
             if metric.number is not None and metric.quality == QUALITY_GOOD
         ]
-        return self.detector.take_readings(readings, event_ms, frame.site, now_ms)
+        forward_ms = put_forward_ms(self._heard, heard) if self.detector.watches_silence else 0
+        events = self.detector.take_readings(readings, event_ms, frame.site, now_ms, texts, forward_ms)
+        if self.detector.clock.newest_ms == event_ms:
+            self._heard = heard
+        return events
 
-    def look(self, at_ms: int, book: RuleBook) -> list[AlarmEvent]:
-        """The timer ended: let delays take effect, forget what is over, clear what no rule asks for."""
-        return self._refresh(book, at_ms + self.clock_ahead_ms)
+    def look(self, at_ms: int, book: RuleBook, now_ms: int) -> list[AlarmEvent]:
+        """The timer that was to end at `at_ms` ended: let delays take effect, miss data that stay away,
+        forget what is over, clear what no rule asks for.
+        """
+        return self._refresh(book, at_ms + self.clock_ahead_ms, silent_until_ms(self._heard, 0, now_ms))
 
-    def _refresh(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
+    def silence_in_ms(self, now_ms: int) -> float:
+        """In how many ms silence is to be asked for."""
+        return look_in_ms(self.detector.silences.look_ms, silent_until_ms(self._heard, 0, now_ms))
+
+    def _refresh(
+        self, book: RuleBook, event_now_ms: int, silent_until_ms: int | None = None
+    ) -> list[AlarmEvent]:
         self._generation = book.generation
-        return self.detector.take_rules(book.for_device(self.detector.device_id), event_now_ms)
+        rules = book.for_device(self.detector.device_id)
+        return self.detector.take_rules(rules, event_now_ms, silent_until_ms)
 
     def _knows(self, shape: tuple[str, ...]) -> bool:
         """The first frame of a shape, and the first under new rules, goes the long way, as it does in the
@@ -105,6 +137,15 @@ class DeviceWatch:
         if len(self._shapes) < _SHAPES_REMEMBERED:
             self._shapes.add(shape)
         return False
+
+
+def lasting(state: DeviceState) -> DeviceState:
+    """What is kept over a restart: not for which data there is a wait. While the gateway was away nothing
+    could come, so the wait begins anew with the first value; the cloud goes on with its own.
+    """
+    return {
+        key: tracked for key, tracked in state.items() if not tracked.silence or tracked.limit.level != NORMAL
+    }
 
 
 def is_same_but_for_times(before: DeviceState, after: DeviceState) -> bool:
