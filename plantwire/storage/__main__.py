@@ -9,7 +9,9 @@ Not here: the parts themselves.
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import sys
 import threading
 
@@ -52,7 +54,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 69
-    source, tables, letters = FrameSource(settings), TelemetryTables(settings), DeadLetters(settings)
+    instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()}-{port}")
+    source = FrameSource(settings, instance)
+    tables, letters = TelemetryTables(settings), DeadLetters(settings)
     upkeep = threading.Thread(target=Upkeep(settings, metrics, stopping).run, name="upkeep", daemon=True)
     log.info("storage_started", host=settings.storage_host, port=port)
     try:

@@ -24,6 +24,7 @@ from plantwire.storage.settings import StorageSettings
 
 _CONSUME_MAX: Final = 500
 _QUEUE_KIB: Final = 65_536
+_SESSION_TIMEOUT_MS: Final = 10_000
 kafka_log: Final = logging.getLogger("plantwire.storage.kafka")
 # librdkafka reports every attempt to connect, for as long as an outage lasts; `obstacle` says it once.
 kafka_log.addHandler(logging.NullHandler())
@@ -35,14 +36,19 @@ class SourceError(Exception):
 
 
 class FrameSource:
-    """One thread. `start` it, `close` it."""
+    """One thread. `start` it, `close` it.
+
+    `instance` names the process among those of its group: stable over restarts, and no other's.
+    """
 
     def __init__(
         self,
         settings: StorageSettings,
+        instance: str,
         make: Callable[[dict[str, Any]], Any] = partial(Consumer, logger=kafka_log),
     ) -> None:
         self._settings = settings
+        self._instance = instance
         self._make = make
         self._consumer: Any = None
         self._paused = False
@@ -61,6 +67,9 @@ class FrameSource:
                 "bootstrap.servers": self._settings.kafka,
                 "group.id": self._settings.storage_group,
                 "client.id": "plantwire-storage",
+                # Its place in the group waits for it: a killed process that is back goes on at once.
+                "group.instance.id": self._instance,
+                "session.timeout.ms": _SESSION_TIMEOUT_MS,
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": True,
                 "auto.commit.interval.ms": 1000,
@@ -135,7 +144,7 @@ class FrameSource:
         return lag
 
     def close(self) -> None:
-        """Leave the group; offsets that were settled are committed."""
+        """Offsets that were settled are committed. The place in the group is kept for a while."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()

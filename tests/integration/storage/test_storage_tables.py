@@ -1,0 +1,192 @@
+"""Whatever order, batches and repetitions samples come in: the tables hold what plain Python computes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from plantwire.schemas.records import Metric, TelemetryFrame
+from plantwire.storage.batch import Batch, Record
+from plantwire.storage.reading import RecordReader
+from plantwire.storage.tables import DatabaseAwayError, TelemetryTables
+from tests.integration.storage.storage_rig import (
+    connect,
+    keeping_for_ever,
+    read_raw,
+    read_tiers,
+    settle_tiers,
+    write_all,
+)
+from tests.telemetry_truth import DAY_MS, HOUR_MS, frame, record, samples_of, tiers
+
+# The clocks of Central Europe go back at 01:00 UTC of this day: 02:30 comes twice there, and never here.
+CHANGE_OF_CLOCKS_MS = int(datetime(2026, 10, 25, tzinfo=UTC).timestamp() * 1000)
+
+
+def plant(seed: int) -> list[TelemetryFrame]:
+    """A day of six devices: gaps, a backlog, a clock that jumps, disorder, duplicates, bad quality."""
+    rng = random.Random(seed)
+    frames: list[TelemetryFrame] = []
+    for device in range(6):
+        at_ms = CHANGE_OF_CLOCKS_MS + rng.randrange(1000)
+        while at_ms < CHANGE_OF_CLOCKS_MS + DAY_MS:
+            metrics = [
+                Metric("temperature", rng.gauss(20, 5), quality=rng.choice((192, 192, 192, 0))),
+                Metric("pressure", rng.uniform(-1e9, 1e9)),
+                Metric("mode", text=rng.choice("ab")),
+            ]
+            frames.append(frame(f"press-{device}", at_ms, *metrics))
+            burst = rng.random() < 0.6
+            at_ms += rng.randrange(100, 900) if burst else rng.randrange(60_000, 2 * HOUR_MS)
+    frames += [frame("press-0", f.event_time_ms - 5 * DAY_MS, *f.metrics) for f in frames[:40]]
+    jumped = [f for f in frames if f.device_id == "press-1"][10:20]
+    frames += [frame("press-1", f.event_time_ms + 400 * DAY_MS, *f.metrics) for f in jumped]
+    # A duplicate with other numbers: the first stays.
+    frames += [frame(f.device_id, f.event_time_ms, Metric("pressure", 0.0)) for f in rng.sample(frames, 60)]
+    order = sorted(range(len(frames)), key=lambda n: n + rng.choice((0, 0, 0, 40, -300)))
+    return [frames[n] for n in order]
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+def test_the_tiers_equal_a_computation_in_python_and_a_replay_changes_nothing(
+    telemetry_database: str, size: int
+) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    frames = plant(seed=size)
+    records = [record(one, offset) for offset, one in enumerate(frames)]
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        write_all(tables, records, size)
+        settle_tiers(connection, settings)
+        first_raw, first = read_raw(connection), read_tiers(connection)
+        assert first == tiers(samples_of(frames))
+        assert len(first["telemetry_1s"]) > len(first["telemetry_1m"]) > len(first["telemetry_1d"]) > 12
+
+        write_all(tables, records, size + 3)
+        settle_tiers(connection, settings)
+        assert read_raw(connection) == first_raw
+        assert read_tiers(connection) == first
+    tables.close()
+
+
+def test_a_late_sample_is_in_every_tier_afterwards(telemetry_database: str) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    at_ms = CHANGE_OF_CLOCKS_MS + 12 * HOUR_MS
+    live = [frame("press-1", at_ms + n * 100, Metric("a", float(n))) for n in range(50)]
+    late = [frame("press-1", at_ms + n * 100 + 50, Metric("a", -1.0)) for n in range(0, 50, 7)]
+    late += [frame("press-1", at_ms - 3 * DAY_MS, Metric("a", 7.0))]
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        write_all(tables, [record(one) for one in live], 10)
+        settle_tiers(connection, settings)
+        assert read_tiers(connection) == tiers(samples_of(live))
+        write_all(tables, [record(one) for one in late], 10)
+        settle_tiers(connection, settings)
+        assert read_tiers(connection) == tiers(samples_of(live + late))
+    tables.close()
+
+
+def test_numbers_that_would_break_a_sum_stay_out_of_the_tiers_and_in_the_raw_table(
+    telemetry_database: str,
+) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    numbers = [1.7e308, 1.7e308, -1.7e308, 5e-324, 5e-324, 2.0, 0.0, -3.0]
+    frames = [
+        frame("press-1", CHANGE_OF_CLOCKS_MS + n * 700, Metric("a", number))
+        for n, number in enumerate(numbers)
+    ]
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        write_all(tables, [record(one) for one in frames], 3)
+        settle_tiers(connection, settings)
+        assert [row[3] for row in read_raw(connection)] == numbers
+        assert read_tiers(connection) == tiers(samples_of(frames[5:]))
+    tables.close()
+
+
+def test_samples_older_than_the_horizon_lie_apart(telemetry_database: str) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    old = frame("press-1", CHANGE_OF_CLOCKS_MS, Metric("a", 1.0), Metric("b", text="x"))
+    new = frame("press-1", CHANGE_OF_CLOCKS_MS + HOUR_MS, Metric("a", 2.0))
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        for _ in range(2):
+            write_all(tables, [record(old), record(new)], 10, horizon_ms=CHANGE_OF_CLOCKS_MS + 1)
+        settle_tiers(connection, settings)
+        assert read_tiers(connection) == tiers(samples_of([new]))
+        apart = connection.execute("SELECT metric, number, text FROM telemetry_expired ORDER BY metric")
+        assert apart.fetchall() == [("a", 1.0, None), ("b", None, "x")]
+    tables.close()
+
+
+def test_two_writers_with_samples_of_the_same_second(telemetry_database: str) -> None:
+    """As when Kafka moves a partition while the old process still writes."""
+    settings = keeping_for_ever(telemetry_database)
+    at_ms = CHANGE_OF_CLOCKS_MS
+    frames = [frame("press-1", at_ms + n, Metric("a", 0.1 * n)) for n in range(200)]
+    records = [record(one, offset) for offset, one in enumerate(frames)]
+    writers = [TelemetryTables(settings), TelemetryTables(settings)]
+    threads = [
+        threading.Thread(target=write_all, args=(tables, records[start::2], 5))
+        for start, tables in enumerate(writers)
+    ]
+    for tables in writers:
+        tables.ready()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with connect(settings) as connection:
+        settle_tiers(connection, settings)
+        assert read_tiers(connection) == tiers(samples_of(frames))
+    for tables in writers:
+        tables.close()
+
+
+def test_a_connection_that_was_cut_is_made_again(telemetry_database: str) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    tables = TelemetryTables(settings)
+    batch = Batch()
+    RecordReader().read([record(frame("press-1", CHANGE_OF_CLOCKS_MS, Metric("a", 1.0)))], 0, batch)
+    tables.ready()
+    with connect(settings) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'plantwire-storage' AND datname = current_database()"
+        )
+        with pytest.raises(DatabaseAwayError):
+            tables.write(batch.islands()[0], [0])
+        assert tables.write(batch.islands()[0], [0]).samples == 1
+        assert len(read_raw(connection)) == 1
+    tables.close()
+
+
+def test_rows_are_as_they_were_sent(telemetry_database: str) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    sent: list[Record] = [
+        record(
+            frame(
+                "press-1",
+                CHANGE_OF_CLOCKS_MS + 1,
+                Metric("a", -0.1),
+                Metric("b", text="größer"),
+                Metric("c", quality=500),
+                Metric("d/e f", 1.0, event_time_ms=999),
+            )
+        )
+    ]
+    tables = TelemetryTables(settings)
+    write_all(tables, sent, 1)
+    tables.close()
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    at = epoch + timedelta(milliseconds=CHANGE_OF_CLOCKS_MS + 1)
+    with connect(settings) as connection:
+        assert read_raw(connection) == [
+            ("press-1", "a", at, -0.1, None, 192),
+            ("press-1", "b", at, None, "größer", 192),
+            ("press-1", "c", at, None, None, 500),
+            ("press-1", "d/e f", epoch + timedelta(milliseconds=999), 1.0, None, 192),
+        ]
