@@ -3,7 +3,8 @@
 In: the text of one file, or of several. Out: AlarmRules of version 0 (not yet numbered), in the order
 of the files, or `Refused` with every problem found, each with file, line and reason.
 Guarantees: pure; all or nothing; never raises on any text; what it returns is safe to evaluate: finite
-limits that do not contradict each other, and a template with known placeholders only.
+limits, or times after which data are missing, that do not contradict each other, and a template with known
+placeholders only.
 Not here: reading and numbering (`stack.rules_cli`, `stack.rule_plan`), Avro (`schemas.codec`).
 """
 
@@ -18,7 +19,14 @@ import msgspec
 import yaml
 
 from plantwire.schemas.identifiers import DEVICE_ID_MAX_CHARACTERS, METRIC_NAME_MAX_CHARACTERS
-from plantwire.schemas.records import DELAY_MAX_MS, AlarmRule, Limit
+from plantwire.schemas.records import (
+    DELAY_MAX_MS,
+    MISSING_AFTER_MAX_MS,
+    MISSING_AFTER_MIN_MS,
+    AlarmRule,
+    Limit,
+    Missing,
+)
 from plantwire.schemas.rule_yaml import NodeReader, RuleProblem, line_of
 from plantwire.schemas.severity import Severity
 
@@ -26,14 +34,17 @@ RULES_PER_FILE_MAX: Final = 2_000
 RULE_ID_MAX_CHARACTERS: Final = 64
 MESSAGE_MAX_CHARACTERS: Final = 500
 PLACEHOLDERS: Final = ("device", "site", "metric", "value", "limit", "severity", "rule")
+MISSING_PLACEHOLDERS: Final = ("device", "site", "metric", "after_s", "severity", "rule")
+"""Of a rule with `missing`; without {metric} where it has none."""
 
-_RULE_KEYS: Final = ("id", "devices", "metric", "limits", "on_delay_ms", "off_delay_ms", "message")
-_REQUIRED_KEYS: Final = ("id", "devices", "metric", "limits")
+_RULE_KEYS: Final = ("id", "devices", "metric", "limits", "missing", "on_delay_ms", "off_delay_ms", "message")
+_REQUIRED_KEYS: Final = ("id", "devices")
+_DELAY_KEYS: Final = ("on_delay_ms", "off_delay_ms")
 _LIMIT_KEYS: Final = ("above", "below", "deadband")
+_MISSING_KEYS: Final = ("after_s",)
 _SEVERITIES: Final = {severity.name.lower(): severity for severity in Severity}
 _RULE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _DEVICE_GLOB: Final = re.compile(r"[A-Za-z0-9._:@*?\[\]!-]+\Z")
-_PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 _BRACED: Final = re.compile(r"\{[^{}]*\}|[{}]")
 
 
@@ -102,11 +113,18 @@ def _rule(reader: NodeReader, node: yaml.Node) -> AlarmRule | None:
     rule_id = _rule_id(reader, entries.get("id"))
     name = f"rule {rule_id!r}" if rule_id else "a rule"
     devices = read_device_glob(reader, entries.get("devices"), name)
+    if "missing" in entries:
+        return _missing_rule(reader, entries, name, rule_id, devices)
+    for key in ("metric", "limits"):
+        if key not in entries:
+            alternative = ", or 'missing' in its place" if key == "limits" else ""
+            reader.report(node, f"a rule lacks {key!r}{alternative}")
     metric = read_metric_glob(reader, entries.get("metric"), name)
     limits = _limits(reader, entries["limits"], name) if "limits" in entries else None
     on_delay_ms = _delay_ms(reader, entries, "on_delay_ms", name)
     off_delay_ms = _delay_ms(reader, entries, "off_delay_ms", name)
-    message = _message(reader, entries.get("message"), name)
+    default = AlarmRule("", 0, "", "", ()).message
+    message = _message(reader, entries.get("message"), name, PLACEHOLDERS, default)
     if rule_id is None or devices is None or metric is None or limits is None:
         return None
     return AlarmRule(
@@ -119,6 +137,34 @@ def _rule(reader: NodeReader, node: yaml.Node) -> AlarmRule | None:
         off_delay_ms=off_delay_ms,
         message=message,
     )
+
+
+def _missing_rule(
+    reader: NodeReader,
+    entries: dict[str, yaml.Node],
+    name: str,
+    rule_id: str | None,
+    devices: str | None,
+) -> AlarmRule | None:
+    """A rule on data that stay away: of a metric, or of the device as a whole."""
+    if "limits" in entries:
+        reader.report(entries["missing"], f"{name} has 'limits' and 'missing'; make it two rules")
+    for key in _DELAY_KEYS:
+        if key in entries:
+            reader.report(
+                entries[key], f"{name} has 'missing', which is a delay itself, and takes no {key!r}"
+            )
+    metric: str | None = ""
+    placeholders = tuple(placeholder for placeholder in MISSING_PLACEHOLDERS if placeholder != "metric")
+    default = "{device}: no data for {after_s} s"
+    if "metric" in entries:
+        metric = read_metric_glob(reader, entries["metric"], name)
+        placeholders, default = MISSING_PLACEHOLDERS, "{device} {metric}: no data for {after_s} s"
+    missing = _missing(reader, entries["missing"], name)
+    message = _message(reader, entries.get("message"), name, placeholders, default)
+    if rule_id is None or devices is None or metric is None or missing is None:
+        return None
+    return AlarmRule(rule_id, 0, devices, metric, (), message=message, missing=missing)
 
 
 def _rule_id(reader: NodeReader, node: yaml.Node | None) -> str | None:
@@ -173,8 +219,9 @@ def _delay_ms(reader: NodeReader, entries: dict[str, yaml.Node], key: str, name:
     return reader.integer(entries[key], f"{key!r} of {name}", 0, DELAY_MAX_MS) or 0
 
 
-def _message(reader: NodeReader, node: yaml.Node | None, name: str) -> str:
-    default = AlarmRule("", 0, "", "", ()).message
+def _message(
+    reader: NodeReader, node: yaml.Node | None, name: str, placeholders: tuple[str, ...], default: str
+) -> str:
     if node is None:
         return default
     what = f"'message' of {name}"
@@ -182,10 +229,37 @@ def _message(reader: NodeReader, node: yaml.Node | None, name: str) -> str:
     if message is None:
         return default
     for braced in _BRACED.findall(message):
-        if not _PLACEHOLDER.fullmatch(braced):
-            known = " ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
+        if braced[1:-1] not in placeholders:
+            known = " ".join(f"{{{placeholder}}}" for placeholder in placeholders)
             reader.report(node, f"{what} has {braced[:40]!r}, which is no placeholder; it takes {known}")
     return message
+
+
+def _missing(reader: NodeReader, node: yaml.Node, name: str) -> tuple[Missing, ...] | None:
+    """After how long data are missing, most severe first; None where one of them is wrong."""
+    problems_before = len(reader.problems)
+    entries = reader.mapping(node, f"'missing' of {name}", _SEVERITIES)
+    if entries is None:
+        return None
+    if not entries and len(reader.problems) == problems_before:
+        reader.report(node, f"'missing' of {name} has no severity")
+    low, high = MISSING_AFTER_MIN_MS // 1000, MISSING_AFTER_MAX_MS // 1000
+    placed: list[tuple[yaml.Node, Missing]] = []
+    for severity_name in sorted(entries, key=lambda key: _SEVERITIES[key]):
+        what = f"{severity_name} of {name}"
+        found = reader.mapping(entries[severity_name], what, _MISSING_KEYS, _MISSING_KEYS)
+        if found and (after_s := reader.integer(found["after_s"], f"'after_s' of {what}", low, high)):
+            placed.append((found["after_s"], Missing(int(_SEVERITIES[severity_name]), after_s * 1000)))
+    for (_, severe), (where, mild) in pairwise(placed):
+        if mild.after_ms >= severe.after_ms:
+            reader.report(
+                where,
+                f"{name}: {_named(mild.severity)} after {mild.after_ms // 1000} s is not before "
+                f"{_named(severe.severity)} after {severe.after_ms // 1000} s",
+            )
+    if len(reader.problems) > problems_before:
+        return None
+    return tuple(missing for _, missing in placed)
 
 
 def _limits(reader: NodeReader, node: yaml.Node, name: str) -> tuple[Limit, ...] | None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from plantwire.schemas.records import AlarmRule, Limit
+from plantwire.schemas.records import AlarmRule, Limit, Missing
 from plantwire.schemas.severity import Severity
 
 NO_DELAY: Final = "none"
@@ -81,6 +81,7 @@ def describe_change(change: RuleChange) -> list[str]:
         ("devices", before.devices, after.devices),
         ("metric", before.metric, after.metric),
         ("limits", describe_limits(before.limits), describe_limits(after.limits)),
+        ("missing", describe_missing(before.missing), describe_missing(after.missing)),
         ("on_delay_ms", str(before.on_delay_ms), str(after.on_delay_ms)),
         ("off_delay_ms", str(before.off_delay_ms), str(after.off_delay_ms)),
         ("message", before.message, after.message),
@@ -91,6 +92,11 @@ def describe_change(change: RuleChange) -> list[str]:
 def describe_limits(limits: Iterable[Limit]) -> str:
     """Limits in one line, such as "critical > 100 (±2), high > 90 (±2)"."""
     return ", ".join(_describe_limit(limit) for limit in limits)
+
+
+def describe_missing(missing: Iterable[Missing]) -> str:
+    """After how long data are missing, in one line, such as "critical after 600 s, high after 60 s"."""
+    return ", ".join(f"{Severity(m.severity).name.lower()} after {m.after_ms / 1000:g} s" for m in missing)
 
 
 def describe_delays(rule: AlarmRule) -> str:

@@ -32,6 +32,7 @@ from plantwire.stack.rule_plan import (
     describe_change,
     describe_delays,
     describe_limits,
+    describe_missing,
     plan_rules,
 )
 from plantwire.stack.rule_sources import load_rules
@@ -145,21 +146,33 @@ def list_rules(
 
 def rule_to_json(rule: AlarmRule) -> dict[str, Any]:
     """A rule as `list --json` shows it: the keys of a rule file, and version and retired."""
+    if rule.missing:
+        conditions: dict[str, Any] = {
+            **({"metric": rule.metric} if rule.metric else {}),
+            "missing": {
+                Severity(missing.severity).name.lower(): {"after_s": missing.after_ms // 1000}
+                for missing in rule.missing
+            },
+        }
+    else:
+        conditions = {
+            "metric": rule.metric,
+            "limits": {
+                Severity(limit.severity).name.lower(): {
+                    **({} if limit.above is None else {"above": limit.above}),
+                    **({} if limit.below is None else {"below": limit.below}),
+                    "deadband": limit.deadband,
+                }
+                for limit in rule.limits
+            },
+            "on_delay_ms": rule.on_delay_ms,
+            "off_delay_ms": rule.off_delay_ms,
+        }
     return {
         "id": rule.rule_id,
         "version": rule.version,
         "devices": rule.devices,
-        "metric": rule.metric,
-        "limits": {
-            Severity(limit.severity).name.lower(): {
-                **({} if limit.above is None else {"above": limit.above}),
-                **({} if limit.below is None else {"below": limit.below}),
-                "deadband": limit.deadband,
-            }
-            for limit in rule.limits
-        },
-        "on_delay_ms": rule.on_delay_ms,
-        "off_delay_ms": rule.off_delay_ms,
+        **conditions,
         "message": rule.message,
         "retired": rule.retired,
     }
@@ -175,7 +188,10 @@ def _table(rules: list[AlarmRule]) -> Table:
     table.add_column("delays")
     for rule in rules:
         name = f"{rule.rule_id} (retired)" if rule.retired else rule.rule_id
-        limits = "\n".join(describe_limits([limit]) for limit in rule.limits)
+        limits = "\n".join(
+            [describe_limits([limit]) for limit in rule.limits]
+            + [f"missing: {describe_missing([missing])}" for missing in rule.missing]
+        )
         cells = (name, str(rule.version), rule.devices, rule.metric, limits, describe_delays(rule))
         table.add_row(*(escape(cell) for cell in cells))
     return table
