@@ -47,7 +47,7 @@ def run_job(connection: Connection, job: int) -> None:
     def ran() -> bool:
         try:
             connection.execute(f"CALL run_job({job})".encode())
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.DataException):  # the scheduler is at it
             return False
         return True
 
