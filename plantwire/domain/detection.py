@@ -107,7 +107,7 @@ class DeviceDetector:
                 self.clock.newest_ms = max(self.clock.newest_ms, tracked.newest_ms)
             elif tracked.silence:
                 self.clock.note(metric, tracked.newest_ms)
-        self.silences.look_ms = -inf if self.watches_silence else inf
+        self.silences.look_again()
 
     def exact_state(self) -> DeviceState:
         """The state to go on from in another detector (`adopt`)."""
@@ -127,7 +127,7 @@ class DeviceDetector:
             return False
         bands = self._bands.get(names)
         if bands is None:
-            if self.silences.has_new(names, self.state):
+            if self.silences.must_hear(names, self.state):
                 return False
             bands = self._learn_bands(names)
         for number, (low, high) in zip(numbers, bands, strict=True):
@@ -178,6 +178,7 @@ class DeviceDetector:
             return events
         if step_ms:
             self.state = _rebased(self.state, step_ms, frame_ms)
+            self.silences.look_again()
             last_ms += step_ms
         before = after = self.state
         heard: dict[str, int] = {}
@@ -208,7 +209,7 @@ class DeviceDetector:
         for name, event_ms in heard.items():
             self.clock.note(name, event_ms)
         if self.clock.newest_ms >= self.silences.look_ms:
-            after = self.silences.sweep(after, self.clock.newest_ms, site, events)
+            after = self._sweep(after, self.clock.newest_ms, events)
         if after != before:
             self.state = after
         return events
@@ -230,6 +231,13 @@ class DeviceDetector:
             state = self.silences.hear(state, name, last_ms, event_ms, self.site, events)
             heard[name] = max(last_ms, event_ms)
         return state
+
+    def _sweep(self, state: DeviceState, until_ms: int, events: list[AlarmEvent]) -> DeviceState:
+        after = self.silences.sweep(state, until_ms, self.site, events)
+        if self.silences.has_quiet:
+            # `passes` asks `must_hear` only of metrics that it has no bands of.
+            self._bands.clear()
+        return after
 
     def _learn_bands(self, names: tuple[str, ...]) -> tuple[tuple[float, float], ...]:
         bands = []
@@ -269,7 +277,7 @@ class DeviceDetector:
             alarm = self._follow(compiled.rule, metric, tracked.alarm, changes, events)
             _store(after, key, Tracked(limit, alarm, tracked.newest_ms), event_now_ms)
         if silent_until_ms is not None and silent_until_ms >= self.silences.look_ms:
-            after = self.silences.sweep(after, silent_until_ms, self.site, events)
+            after = self._sweep(after, silent_until_ms, events)
         if after != self.state:
             self.state = after
         return events

@@ -34,7 +34,7 @@ MARGIN_MAX_MS: Final = 60_000
 class SilenceWatch:
     """The silences of one device. What it changes is in the state that it is handed."""
 
-    __slots__ = ("_clock", "_device_id", "_rules", "look_ms", "refused")
+    __slots__ = ("_clock", "_device_id", "_rules", "has_quiet", "look_ms", "refused")
 
     def __init__(self, device_id: str, rules: DeviceRules, clock: DeviceClock) -> None:
         self._device_id = device_id
@@ -46,18 +46,26 @@ class SilenceWatch:
     def take_rules(self, rules: DeviceRules) -> None:
         """Go by other rules from now on."""
         self._rules = rules
-        self.look_ms: float = -inf if rules.watch_silence else inf
-        """The event time from which on `sweep` has something to do."""
+        self.look_again()
 
-    def has_new(self, metrics: Iterable[str], state: DeviceState) -> bool:
-        """Whether values of `metrics` would begin a watch."""
-        if not self._rules.watch_silence or _is_full(state):
+    def look_again(self) -> None:
+        """The rows are others than those that `sweep` saw last."""
+        self.look_ms: float = -inf if self._rules.watch_silence else inf
+        """The event time from which on `sweep` has something to do."""
+        self.has_quiet = False
+        """Whether `sweep` found rows that the next value of theirs must change."""
+
+    def must_hear(self, metrics: Iterable[str], state: DeviceState) -> bool:
+        """Whether values of `metrics` change rows whatever they are: that are not there, or not ahead."""
+        if not self._rules.watch_silence:
             return False
-        return any(
-            (rule.rule_id, metric) not in state
-            for metric in (*metrics, WHOLE_DEVICE)
-            for rule in self._rules.silences_of(metric)
-        )
+        is_full = _is_full(state)
+        for metric in (*metrics, WHOLE_DEVICE):
+            for rule in self._rules.silences_of(metric):
+                tracked = state.get((rule.rule_id, metric))
+                if not is_full if tracked is None else tracked.newest_ms <= self.seen_ms(metric):
+                    return True
+        return False
 
     def seen_ms(self, metric: str) -> int:
         """Event time of the last value, as far as it is known exactly; 0 where it is not."""
@@ -90,6 +98,7 @@ class SilenceWatch:
                 if heard.limit.level != NORMAL:
                     at_ms = max(event_ms, heard.limit.changed_ms)
                     heard = self._change(rule, key, heard, NORMAL, at_ms, site, events)
+                if heard.newest_ms < event_ms:
                     heard = heard._replace(newest_ms=event_ms + margin_ms(rule))
                     self.look_ms = min(self.look_ms, heard.newest_ms + 1)
                 if heard == tracked:
@@ -101,6 +110,7 @@ class SilenceWatch:
         """The state once it is known, by the device's clock, what came until `until_ms`."""
         after = dict(state)
         self.look_ms = inf
+        self.has_quiet = False
         for key, tracked in state.items():
             rule = self.rule_of(key) if tracked.silence else None
             if rule is None:
@@ -115,6 +125,7 @@ class SilenceWatch:
             # Of a restored row only the later moment is known: it must not move further ahead.
             goes_on = seen_ms and level == NORMAL and until_ms - last_ms < margin_ms(rule)
             ahead_ms = margin_ms(rule) if goes_on else 0
+            self.has_quiet = self.has_quiet or (not ahead_ms and level == NORMAL)
             after[key] = swept._replace(alarm=alarm, newest_ms=last_ms + ahead_ms)
             next_ms = last_ms + ahead_ms if ahead_ms else last_ms + _next_after_ms(rule, level)
             self.look_ms = min(self.look_ms, next_ms + 1)
@@ -130,7 +141,7 @@ class SilenceWatch:
             after[key] = tracked._replace(newest_ms=last_ms)
             if key[1] != WHOLE_DEVICE:
                 self._clock.note(key[1], last_ms)
-        self.look_ms = -inf
+        self.look_again()
         return after
 
     def exact(self, state: DeviceState) -> DeviceState:

@@ -7,7 +7,9 @@ What is left out lies where every limit of every rule is normal, deadbands inclu
 there long enough for every off-delay, on a device of which nothing else is in alarm. A late value brings
 along what makes it late: the newer value that was left out, and the newest time of the device. (A clock that
 is put back by more than `MAX_LATE_MS` may be believed a frame later.) The first value of a metric, another
-quality or text, a change between 0 and 1, and a value after `max_silence_ms` always go on.
+quality or text, a change between 0 and 1, and a value after `max_silence_ms` always go on. So does, of each
+frame, at least one good value of a device for whose data someone waits; a metric for whose values someone
+waits has no deadband.
 Not here: memory for many devices (`gateway.report_by_exception`), detection (`domain.detection`).
 
 A deadband around the last value that went on, with a maximum time, is the exception reporting of plant
@@ -157,12 +159,24 @@ class _Memory:
 
 
 class DeviceReports:
-    """One device. `plan_of` gives a metric's plan, None for a metric without deadband and rules."""
+    """One device. `plan_of` gives a metric's plan, None for a metric without deadband and rules; `is_awaited`
+    is whether any rule is about the device's silence.
+    """
 
-    __slots__ = ("_clock", "_is_full", "_memories", "_plan_of", "_told_ms", "_unsettled", "left_out")
+    __slots__ = (
+        "_clock",
+        "_is_awaited",
+        "_is_full",
+        "_memories",
+        "_plan_of",
+        "_told_ms",
+        "_unsettled",
+        "left_out",
+    )
 
-    def __init__(self, plan_of: Callable[[str], MetricPlan | None]) -> None:
+    def __init__(self, plan_of: Callable[[str], MetricPlan | None], *, is_awaited: bool = False) -> None:
         self._plan_of = plan_of
+        self._is_awaited = is_awaited
         self._clock = DeviceClock()
         self._memories: dict[str, _Memory | None] = {}
         # Event time of the newest frame that went on, as far as the device's own clock goes.
@@ -224,6 +238,13 @@ class DeviceReports:
             for memory, metric, event_ms in left:
                 memory.note_told(metric, event_ms, now_ms)
             return self._emit(frame, frame.metrics, brought, newest_ms)
+        if self._is_awaited and not any(_is_good(metric) for metric in kept):
+            sign = next((each for each in left if _is_good(each[1])), None)
+            if sign is not None:
+                left.remove(sign)
+                memory, metric, event_ms = sign
+                memory.note_told(metric, event_ms, now_ms)
+                kept.append(metric)
         self.left_out += len(left)
         for memory, metric, event_ms in left:
             if memory.plan.calm is not None and _is_judged(metric):
@@ -232,11 +253,14 @@ class DeviceReports:
             return None
         return self._emit(frame, tuple(kept) if left else frame.metrics, brought, newest_ms)
 
-    def forget_told(self, plan_of: Callable[[str], MetricPlan | None] | None = None) -> None:
+    def forget_told(
+        self, plan_of: Callable[[str], MetricPlan | None] | None = None, *, is_awaited: bool = False
+    ) -> None:
         """Report every metric's next value: what went on did not get through, or the plans are others."""
         self._unsettled = 0
         if plan_of is not None:
             self._plan_of = plan_of
+            self._is_awaited = is_awaited
             self._memories = {
                 name: memory
                 for name, memory in self._memories.items()
@@ -316,6 +340,11 @@ class DeviceReports:
 def _is_judged(metric: Metric) -> bool:
     """Whether alarm detection looks at it."""
     return metric.number is not None and metric.quality == QUALITY_GOOD
+
+
+def _is_good(metric: Metric) -> bool:
+    """Whether it is data, for those who wait for any."""
+    return metric.quality == QUALITY_GOOD and (metric.number is not None or metric.text is not None)
 
 
 def _size_bytes(numbers: list[Metric]) -> int:

@@ -20,7 +20,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from plantwire.domain.report_by_exception import DeadbandBook, DeviceReports, MetricPlan, calm_of
-from plantwire.domain.rule_book import RuleBook
+from plantwire.domain.rule_book import WHOLE_DEVICE, RuleBook
 from plantwire.gateway.reporting_file import parse_reporting
 from plantwire.schemas.records import TelemetryFrame
 from plantwire.schemas.rule_files import Refused
@@ -105,7 +105,9 @@ class Thinner:
             return frame
         if device.generation != self._generation:
             device.generation = self._generation
-            reports.forget_told(self._plans(frame.device_id, book))
+            reports.forget_told(
+                self._plans(frame.device_id, book), is_awaited=_is_awaited(frame.device_id, book)
+            )
         if device.has_spilled and self._is_live():
             device.has_spilled = False
             reports.forget_told()
@@ -136,7 +138,11 @@ class Thinner:
 
     def _remember(self, device_id: str, book: RuleBook) -> _Device:
         has_deadbands = self._deadbands.for_device(device_id) is not None
-        reports = DeviceReports(self._plans(device_id, book)) if has_deadbands else None
+        reports = (
+            DeviceReports(self._plans(device_id, book), is_awaited=_is_awaited(device_id, book))
+            if has_deadbands
+            else None
+        )
         device = self._devices[device_id] = _Device(reports, self._generation)
         self._remembered += 1
         self._make_room()
@@ -147,7 +153,8 @@ class Thinner:
         rules = book.for_device(device_id)
 
         def plan_of(metric: str) -> MetricPlan | None:
-            deadband = deadband_of(metric) if deadband_of is not None else None
+            awaited = bool(rules.silences_of(metric))
+            deadband = deadband_of(metric) if deadband_of is not None and not awaited else None
             calm = calm_of(rules.for_metric(metric))
             return MetricPlan(deadband, calm) if deadband is not None or calm is not None else None
 
@@ -159,6 +166,10 @@ class Thinner:
             _, forgotten = self._devices.popitem(last=False)
             self._remembered -= forgotten.size
         self._metrics.remembered.set(self._remembered)
+
+
+def _is_awaited(device_id: str, book: RuleBook) -> bool:
+    return bool(book.for_device(device_id).silences_of(WHOLE_DEVICE))
 
 
 def read_reporting(file: Path) -> DeadbandBook:
