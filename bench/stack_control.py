@@ -35,6 +35,7 @@ PORTS: Final = (
     "FLINK_RPC_PORT",
     "GATEWAY_PORT",
     "DISTRIBUTION_PORT",
+    "STORAGE_PORT",
 )
 RUNNING: Final = "RUNNING"
 

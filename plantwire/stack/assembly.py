@@ -82,12 +82,20 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
         grant(told, "PLANTWIRE_TOKEN_SECRET", "PLANTWIRE_REDIS", "PLANTWIRE_DATABASE"),
         logs / "distribution.log",
     )
+    storage = Service(
+        "storage",
+        "plantwire.storage",
+        settings.storage_port,
+        grant(told, "PLANTWIRE_DATABASE"),
+        logs / "storage.log",
+    )
     nothing: frozenset[str] = frozenset()
     parts: Assembly = [(part, nothing) for part in (kafka, redis, database, mqtt, *flink)]
     parts.append((Topics(addresses.kafka), frozenset({kafka.name})))
     parts.append((Rules(addresses.kafka, PROJECT / "rules"), frozenset({"topics"})))
     parts.append((gateway, frozenset({"topics", mqtt.name})))
     parts.append((distribution, frozenset({"topics", redis.name})))
+    parts.append((storage, frozenset({"topics", database.name})))
     # The jobs take the rules along when they are submitted, and a slot each.
     job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(JOBS)]})
     parts += [(job, job_needs) for job in jobs]
@@ -113,6 +121,11 @@ def flink_jobs(settings: StackSettings, installation: FlinkInstallation) -> Flin
     return FlinkJobs(installation, settings.addresses().flink, settings.home / "flink" / "jobs.json")
 
 
+def database_url(settings: StackSettings, secrets: Secrets) -> str:
+    """Where the telemetry's database is, with the password of ours."""
+    return settings.addresses().database if secrets.database is None else _postgres(settings, secrets).url
+
+
 def _postgres(settings: StackSettings, secrets: Secrets) -> Postgres:
     if secrets.database is None:
         raise StackError("The embedded database has no password")
@@ -126,7 +139,7 @@ def _told(settings: StackSettings, secrets: Secrets) -> dict[str, str]:
     if secrets.token is not None:
         told["PLANTWIRE_TOKEN_SECRET"] = secrets.token
     if not settings.is_external("database"):
-        told["PLANTWIRE_DATABASE"] = _postgres(settings, secrets).url
+        told["PLANTWIRE_DATABASE"] = database_url(settings, secrets)
     return told
 
 

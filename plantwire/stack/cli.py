@@ -29,7 +29,7 @@ from plantwire.jobs.settings import JobSettings
 from plantwire.platform.tokens import EVERY_DEVICE, Role, TokenAuthority
 from plantwire.schemas.identifiers import is_device_id
 from plantwire.simulator.cli import simulate
-from plantwire.stack import checks, launcher, presentation, rules_cli
+from plantwire.stack import checks, database_cli, launcher, presentation, rules_cli
 from plantwire.stack.errors import StackError
 from plantwire.stack.ledger_cli import ledger
 from plantwire.stack.progress import Progress
@@ -37,6 +37,7 @@ from plantwire.stack.secret import token_secret
 from plantwire.stack.settings import Addresses, StackSettings, load_settings
 from plantwire.stack.snapshot import Snapshot
 from plantwire.stack.status import examine, settings_of
+from plantwire.storage.settings import StorageSettings
 
 DASHBOARD_TOKEN_LIFETIME_S = 12 * 3600
 STATUS_POLL_INTERVAL_S = 0.5
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(rules_cli.app)
+app.add_typer(database_cli.app)
 app.command()(simulate)
 app.command()(ledger)
 
@@ -58,8 +60,8 @@ _console = Console(stderr=True)
 
 @app.callback()
 def _before(context: typer.Context) -> None:
-    # Rules, the simulated plant and the ledger are those of the stack in this home, whatever ports it has.
-    if context.invoked_subcommand in ("rules", "simulate", "ledger"):
+    # Rules, the simulated plant and the like are those of the stack in this home, whatever ports it has.
+    if context.invoked_subcommand in ("rules", "simulate", "ledger", "database"):
         settings = load_settings()
         if (snapshot := launcher.running(settings)) is not None:
             for name, value in settings_of(snapshot, settings.home).variables().items():
@@ -220,6 +222,7 @@ def config() -> None:
         ("Stack", settings),
         ("Gateway", GatewaySettings()),
         ("Distribution", DistributionSettings()),
+        ("Storage", StorageSettings()),
         ("Jobs", JobSettings()),
     )
     presentation.print_settings(Console(), groups)

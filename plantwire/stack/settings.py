@@ -62,6 +62,7 @@ class StackSettings(SharedSettings):
     distribution_port: int = Field(
         8000, ge=1, le=65535, description="Port of the dashboard, its API and Socket.IO."
     )
+    storage_port: int = Field(8082, ge=1, le=65535, description="Port of the storage's health and metrics.")
     mqtt_username: str | None = Field(None, description="MQTT user; goes before one in the URL.")
     mqtt_password: SecretStr | None = Field(None, description="MQTT password; goes before one in the URL.")
     mqtt_tls_ca: Path | None = Field(
@@ -99,6 +100,7 @@ class StackSettings(SharedSettings):
     def ports(self) -> dict[str, tuple[str, int]]:
         """The ports that `up` takes: setting → (part, port)."""
         wanted = {"gateway_port": "gateway", "distribution_port": "distribution"}
+        wanted["storage_port"] = "storage"
         for server, settings in {
             "kafka": ("kafka_port", "kafka_controller_port"),
             "redis": ("redis_port",),
@@ -122,6 +124,7 @@ class StackSettings(SharedSettings):
             "PLANTWIRE_FLINK": addresses.flink,
             "PLANTWIRE_GATEWAY_PORT": str(self.gateway_port),
             "PLANTWIRE_DISTRIBUTION_PORT": str(self.distribution_port),
+            "PLANTWIRE_STORAGE_PORT": str(self.storage_port),
         }
 
 

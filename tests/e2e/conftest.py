@@ -32,6 +32,7 @@ PORTS = (
     "FLINK_RPC",
     "GATEWAY",
     "DISTRIBUTION",
+    "STORAGE",
 )
 
 

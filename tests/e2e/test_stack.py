@@ -29,6 +29,7 @@ PARTS = [
     "rules",
     "gateway",
     "distribution",
+    "storage",
     "alarm-detection",
     "live-state",
 ]

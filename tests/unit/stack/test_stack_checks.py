@@ -23,6 +23,7 @@ SETTINGS = (
     "flink_rpc_port",
     "gateway_port",
     "distribution_port",
+    "storage_port",
 )
 
 

@@ -52,6 +52,7 @@ def _told(part: Part) -> dict[str, str]:
     [
         ("gateway", {TOKEN_KEY, MQTT_PASSWORD}),
         ("distribution", {TOKEN_KEY, DATABASE_PASSWORD, "redis-password"}),
+        ("storage", {DATABASE_PASSWORD}),
         ("simulator", {TOKEN_KEY, MQTT_PASSWORD, DEVICE_TOKEN}),
         ("alarm-detection", {DATABASE_PASSWORD, "redis-password"}),
         ("live-state", {DATABASE_PASSWORD, "redis-password"}),

@@ -35,6 +35,7 @@ def test_everything_is_embedded_on_the_ports_of_the_contract() -> None:
         "flink",
         "gateway",
         "distribution",
+        "storage",
     }
 
 
