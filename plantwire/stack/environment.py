@@ -15,6 +15,8 @@ SECRET_VARIABLES = frozenset(
         "PLANTWIRE_TOKEN_SECRET",
         "PLANTWIRE_TOKEN",
         "PLANTWIRE_MQTT_PASSWORD",
+        "PLANTWIRE_INFLUX_TOKEN",
+        "PLANTWIRE_INFLUX_PASSWORD",
         # Addresses: they may carry a user and a password.
         "PLANTWIRE_DATABASE",
         "PLANTWIRE_REDIS",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from plantwire.stack.environment import SECRET_VARIABLES
 from plantwire.storage.influx_client import InfluxAwayError, InfluxClient, InfluxRefusedError
 from plantwire.storage.influx_settings import InfluxSettings
 
@@ -103,6 +104,12 @@ def test_a_ping_asks_whether_it_is_there() -> None:
     assert asked[0].url.path == "/ping"
     with pytest.raises(InfluxAwayError, match="503"):
         client(httpx.Response(503), [], **ONE).ready()
+
+
+def test_its_secrets_are_told_to_no_other_process() -> None:
+    fields = InfluxSettings.model_fields.items()
+    own = {f"PLANTWIRE_{name.upper()}" for name, field in fields if SecretStr in get_args(field.annotation)}
+    assert {"PLANTWIRE_INFLUX_TOKEN", "PLANTWIRE_INFLUX_PASSWORD"} <= own <= SECRET_VARIABLES
 
 
 def test_the_sink_is_off_by_default() -> None:

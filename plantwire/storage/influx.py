@@ -1,0 +1,226 @@
+"""The InfluxDB sink: ``python -m plantwire.storage.influx``. Off unless PLANTWIRE_INFLUX_URL is set.
+
+In: `device.telemetry.raw`, by a consumer group of its own. Out: every sample in InfluxDB; exit code 0 after
+SIGTERM or SIGINT, 1 where Kafka ended it (a supervisor starts it anew), 69 where its port is taken, 78 where
+a setting is wrong or it is off.
+Guarantees: an offset is committed only after InfluxDB acknowledged all samples before it, or refused them
+one by one (counted). While InfluxDB is away nothing is fetched and nothing lost, and nobody else notices.
+What was sent but not settled is sent again, and says the same. At most one batch is in memory.
+Not here: the database (`ingest`); dead letters, which the storage process sends already.
+
+Of two samples with the same device, metric and time InfluxDB keeps the one that it was given last; the
+database keeps the first.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from plantwire.platform.backoff import jittered_backoff_s
+from plantwire.platform.logging import configure_logging
+from plantwire.storage.batch import Record
+from plantwire.storage.health import Health
+from plantwire.storage.influx_client import InfluxAwayError, InfluxClient, InfluxRefusedError
+from plantwire.storage.influx_lines import LineReader, Lines
+from plantwire.storage.influx_metrics import InfluxMetrics
+from plantwire.storage.influx_settings import InfluxSettings
+from plantwire.storage.ingest import BACKOFF_FIRST_S, IDLE_PING_S, KAFKA, LOOK_EVERY_S, LOOK_TIMEOUT_S, Source
+from plantwire.storage.settings import StorageSettings
+from plantwire.storage.source import FrameSource, SourceError
+from plantwire.storage.status_server import StatusServer
+
+INFLUX: Final = "influxdb"
+
+log = structlog.get_logger()
+
+
+class Writer(Protocol):
+    """What `influx_client.InfluxClient` offers."""
+
+    def ready(self) -> None:
+        """Raises InfluxAwayError where it is not."""
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """How many were left out; raises InfluxAwayError, InfluxRefusedError."""
+
+
+class InfluxSink:
+    """`run` it on a thread of its own until `stopping` is set."""
+
+    def __init__(
+        self,
+        settings: InfluxSettings,
+        source: Source,
+        writer: Writer,
+        metrics: InfluxMetrics,
+        health: Health,
+        stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._writer = writer
+        self._metrics = metrics
+        self._health = health
+        self._stopping = stopping
+        self._clock = clock
+        self._reader = LineReader(settings.influx_measurement)
+        self._looked_s = -LOOK_EVERY_S
+        self._written_s = -IDLE_PING_S
+
+    def run(self) -> None:
+        """Write what comes until `stopping`; raises SourceError."""
+        while not self._stopping.is_set():
+            records, found = self._gather()
+            self._look()
+            if records:
+                if self._persist(found.lines):
+                    self._source.settle(records)
+                    self._metrics.frames.inc(found.frames)
+                    for reason, count in found.left_out.items():
+                        self._metrics.left_out.labels(reason).inc(count)
+            elif self._clock() - self._written_s >= IDLE_PING_S:
+                self._persist([])  # nothing to write; InfluxDB is asked whether it is there
+
+    def _gather(self) -> tuple[list[Record], Lines]:
+        found, records = Lines(), list[Record]()
+        deadline_s = self._clock() + self._settings.influx_batch_ms / 1000
+        while not self._stopping.is_set():
+            some = self._source.take(max(0.0, deadline_s - self._clock()))
+            records += some
+            self._reader.read(some, found)
+            if len(found.lines) >= self._settings.influx_batch_samples or self._clock() >= deadline_s:
+                break
+        return records, found
+
+    def _persist(self, lines: list[bytes]) -> bool:
+        """Whether all are through; False only when told to stop."""
+        size = self._settings.influx_batch_samples
+        # The last is the next, so that a part that is divided goes on in its place.
+        todo = [lines[start : start + size] for start in range(0, len(lines), size)][::-1]
+        failures = 0
+        while True:
+            try:
+                if not todo:
+                    self._writer.ready()
+                while todo:
+                    self._write(todo)
+            except InfluxAwayError as error:
+                self._report(INFLUX, str(error))
+                self._metrics.failures.inc()
+                failures += 1
+                if not self._wait(failures, error.retry_after_s):
+                    return False
+            else:
+                self._report(INFLUX, None)
+                self._written_s = self._clock()
+                self._source.resume()
+                return True
+
+    def _write(self, todo: list[list[bytes]]) -> None:
+        """The last part; one that is through, or divided, is off the list."""
+        part = todo[-1]
+        began_s = self._clock()
+        try:
+            dropped = self._writer.write(part)
+        except InfluxRefusedError as error:
+            todo.pop()
+            if len(part) > 1:
+                middle = len(part) // 2
+                todo += [part[middle:], part[:middle]]
+            else:
+                self._metrics.samples.labels("refused").inc()
+                log.warning("sample_refused", reason=str(error))
+            return
+        todo.pop()
+        self._metrics.write_s.observe(self._clock() - began_s)
+        self._metrics.samples.labels("written").inc(len(part) - dropped)
+        self._metrics.samples.labels("refused").inc(dropped)
+
+    def _wait(self, failures: int, told_s: float) -> bool:
+        self._source.pause()
+        chance = random.random()  # noqa: S311 - spreads processes that lost one server
+        wait_s = jittered_backoff_s(failures, BACKOFF_FIRST_S, self._settings.influx_retry_max_s, chance)
+        deadline_s = self._clock() + max(wait_s, told_s)
+        while not self._stopping.is_set() and (left_s := deadline_s - self._clock()) > 0:
+            self._source.wait(min(left_s, 0.2))
+        return not self._stopping.is_set()
+
+    def _look(self) -> None:
+        if self._clock() - self._looked_s < LOOK_EVERY_S and self._source.obstacle is None:
+            return
+        lag = self._source.look(LOOK_TIMEOUT_S)
+        self._looked_s = self._clock()
+        if lag is not None:
+            self._metrics.lag.set(lag)
+        self._report(KAFKA, self._source.obstacle)
+
+    def _report(self, part: str, obstacle: str | None) -> None:
+        gauge = self._metrics.influx_up if part == INFLUX else self._metrics.kafka_up
+        gauge.set(obstacle is None)
+        if self._health.report(part, obstacle):
+            if obstacle is None:
+                log.info("part_reached", part=part)
+            else:
+                log.warning("part_away", part=part, reason=obstacle)
+
+
+def main() -> int:
+    """Run until a signal; the exit code."""
+    try:
+        settings = InfluxSettings()
+    except ValidationError as error:
+        print(f"influx: {error}", file=sys.stderr)
+        return 78
+    if settings.influx_url is None:
+        print("influx: PLANTWIRE_INFLUX_URL is not set, so there is nothing to do", file=sys.stderr)
+        return 78
+    configure_logging(settings.log_level, "influx")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    metrics, health = InfluxMetrics(), Health((INFLUX, KAFKA))
+    status = StatusServer(
+        settings.influx_status_host, settings.influx_status_port, health.obstacles, metrics.text
+    )
+    try:
+        port = status.start()
+    except OSError as error:
+        print(
+            f"influx: cannot listen on {settings.influx_status_host}:{settings.influx_status_port}: "
+            f"{error.strerror}. PLANTWIRE_INFLUX_STATUS_PORT sets another port.",
+            file=sys.stderr,
+        )
+        return 69
+    instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()}-{port}")
+    kafka = StorageSettings(kafka=settings.kafka, storage_group=settings.influx_group)
+    source = FrameSource(kafka, instance)
+    writer = InfluxClient(settings)
+    log.info("influx_started", host=settings.influx_status_host, port=port)
+    try:
+        source.start()
+        InfluxSink(settings, source, writer, metrics, health, stopping).run()
+        return 0
+    except SourceError as error:
+        log.error("source_failed", reason=str(error))
+        return 1
+    finally:
+        stopping.set()
+        source.close()
+        writer.close()
+        status.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
