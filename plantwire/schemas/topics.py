@@ -50,6 +50,7 @@ CHANNEL_CRITICAL: Final = "alarms:critical"
 CHANNEL_CLEARED: Final = "alarms:cleared"
 CHANNEL_EVENTS: Final = "alarms:events"
 CHANNEL_TELEMETRY: Final = "telemetry:updates"
+CHANNEL_WINDOWS: Final = "windows:updates"
 
 KEY_EPOCH: Final = "epoch"
 KEY_ACTIVE_ALARMS: Final = "alarms:active"
@@ -61,6 +62,8 @@ PREFIX_HISTORY: Final = "history:device:"
 PREFIX_STATE: Final = "state:device:"
 # The metrics of a device that are not of good quality; gone when all are.
 PREFIX_QUALITY: Final = "quality:device:"
+# `window:{1s|5m}:device:{id}`, the latest window per metric; `window:{1s|5m}:ends`, when each device's ended.
+PREFIX_WINDOW: Final = "window:"
 PREFIX_ALARM_REVISION: Final = "alarms:revision:"
 
 
