@@ -31,3 +31,11 @@ def test_a_delay_ends_by_the_devices_own_clock() -> None:
 
 def test_a_device_in_alarm_is_looked_at_in_time_whatever_its_clock_says() -> None:
     assert next_look_ms(delayed(), -10 * HOUSEKEEPING_MS, AT_MS) == AT_MS + HOUSEKEEPING_MS
+
+
+def test_silence_is_asked_for_before_the_next_housekeeping_if_it_must_be() -> None:
+    assert next_look_ms(delayed(), 0, AT_MS, 300) == AT_MS + 300
+    assert next_look_ms(delayed(), 0, AT_MS, 1000) == AT_MS + 500
+    assert next_look_ms({}, 0, AT_MS, 300) is None
+    long = -10 * HOUSEKEEPING_MS
+    assert next_look_ms(delayed(), long, AT_MS, 2 * HOUSEKEEPING_MS) == AT_MS + HOUSEKEEPING_MS

@@ -8,7 +8,7 @@ import pytest
 from plantwire.domain.alarm_events import Alarm
 from plantwire.domain.detection import DeviceDetector, DeviceState, Tracked
 from plantwire.domain.limits import ABOVE, NORMAL, LimitPart, LimitState
-from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack
+from plantwire.domain.packed_state import UnknownLayoutError, Unpacked, pack, unpack, unpack_with_clock
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.records import QUALITY_GOOD, AlarmRule, Limit
 
@@ -49,6 +49,9 @@ def test_what_a_detector_remembers_comes_back() -> None:
         b"\x01",
         b"\x01\xff",
         b"\x01" + msgspec.msgpack.encode(("hall", [("rule", "metric")])),
+        b"\x03",
+        b"\x02\xff",
+        b"\x02" + msgspec.msgpack.encode(("hall", [("rule", "metric")])),
         # Names that are not UTF-8.
         b"\x01\x92\xa1\xff\x90",
         b"\x01\x92\xa0\x91\x93\xa1\xff\xa1t\xc0",
@@ -73,6 +76,9 @@ def test_bytes_that_are_no_state_are_refused(packed: bytes) -> None:
         Tracked(ACTIVE, ALARM._replace(raise_ms=2**63)),
         Tracked(ACTIVE, ALARM, newest_ms=2**63),
         Tracked(LimitState(NORMAL, 2**63), None),
+        # A silence that has limits; one that no time can be added to.
+        Tracked(ACTIVE, ALARM, silence=True),
+        Tracked(LimitState(), None, 2**62, True),
     ],
 )
 def test_a_state_that_no_detector_can_be_in_is_refused(tracked: Tracked) -> None:
@@ -80,3 +86,28 @@ def test_a_state_that_no_detector_can_be_in_is_refused(tracked: Tracked) -> None
     with pytest.raises(UnknownLayoutError, match="contradicts itself"):
         unpack(packed)
     assert unpack(pack("hall", state_of(Tracked(ACTIVE, ALARM, NOW_MS))))
+
+
+SILENCES: DeviceState = {
+    ("lost", "t"): Tracked(LimitState(), None, NOW_MS, True),
+    ("lost", ""): Tracked(LimitState(1, NOW_MS), ALARM._replace(severity=1), NOW_MS, True),
+    ("hot", "t"): Tracked(ACTIVE, ALARM, NOW_MS),
+}
+
+
+def test_silences_come_back_with_the_devices_clock() -> None:
+    assert unpack_with_clock(pack("hall", SILENCES, -1500)) == Unpacked("hall", SILENCES, -1500)
+    with pytest.raises(UnknownLayoutError, match="contradicts itself"):
+        unpack(pack("hall", SILENCES, 2**62))
+
+
+def test_a_state_of_the_first_layout_is_still_read() -> None:
+    """Bytes as they lie in savepoints, written before data could be waited for."""
+    stored = bytes.fromhex(
+        "0192a468616c6c9193a472756c65a66d6574726963939300cf0000018bcfe56800919500010000cb000000000000000095a161"
+        "01cf0000018bcfe568000100cf0000018bcfe56800"
+    )
+    state = state_of(Tracked(ACTIVE, ALARM, NOW_MS))
+    assert unpack_with_clock(stored) == Unpacked("hall", state, 0)
+    # What it can say is still written in it, and read by the former version.
+    assert pack("hall", state, 77) == stored
