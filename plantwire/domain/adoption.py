@@ -14,13 +14,14 @@ Its own detection has seen them; the first live frame afterwards brings what it 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from plantwire.domain.alarm_events import Alarm, restate
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.device_state import DeviceState, Key, Tracked
 from plantwire.domain.limits import NORMAL
 from plantwire.schemas.records import AlarmEvent, AlarmKind
+from plantwire.schemas.severity import Severity
 
 
 class Correction(NamedTuple):
@@ -42,10 +43,9 @@ def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> li
     """Give `detector` the state that the gateway's detection had just before a frame of `event_ms`; to be
     called before it judges that frame. Answers the events that set the log right.
 
-    A frame that is not newer than all before it brings an old state: nothing is done.
+    Frames come in the order in which the gateway took them, so the newest state is the last to come,
+    whatever the frame's own time.
     """
-    if event_ms <= detector.clock.newest_ms:
-        return []
     adopted = adopt(detector.exact_state(), edge)
     if adopted.state != detector.state:
         detector.adopt(adopted.state)
@@ -58,7 +58,7 @@ def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> li
             detector.site,
             metric,
             event_ms,
-            f"{detector.device_id} {metric}: {_WORDS[kind]} while the gateway was cut off",
+            _message(detector.device_id, rule_id, metric, alarm, kind),
         )
         for (rule_id, metric), alarm, kind in adopted.corrections
     ]
@@ -90,6 +90,10 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
         elif alarm.revision > theirs.alarm.revision and tracked.newest_ms > theirs.newest_ms:
             # The gateway's is of before its end: it was killed before it could store its last change.
             state[key] = tracked
+        elif alarm.revision < theirs.alarm.revision:
+            kind = _kind(tracked.limit.level, theirs.limit.level) or AlarmKind.RAISED
+            if tracked.limit.level != NORMAL or kind != AlarmKind.CLEARED:
+                corrections.append(Correction(key, theirs.alarm, kind))
         elif alarm.revision > theirs.alarm.revision or _is_guess(tracked, theirs):
             # The cloud guessed: a delay ended that a frame which it did not see had interrupted.
             kind = _kind(tracked.limit.level, theirs.limit.level)
@@ -98,7 +102,16 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
             state[key] = theirs._replace(alarm=known)
             if kind is not None:
                 corrections.append(Correction(key, known, kind))
+    for key, theirs in edge.items():
+        # The gateway has stored its event for the log; should that be lost, the alarm must not be.
+        known_id = _alarm_id(own.get(key))
+        if theirs.alarm is not None and theirs.limit.level != NORMAL and known_id != theirs.alarm.alarm_id:
+            corrections.append(Correction(key, theirs.alarm, AlarmKind.RAISED))
     return Adopted(state, tuple(corrections))
+
+
+def _alarm_id(tracked: Tracked | None) -> str | None:
+    return tracked.alarm.alarm_id if tracked is not None and tracked.alarm is not None else None
 
 
 def _is_guess(own: Tracked, edge: Tracked) -> bool:
@@ -119,8 +132,8 @@ def _kind(told_level: int, true_level: int) -> str | None:
     return AlarmKind.RAISED if told_level == NORMAL else AlarmKind.SEVERITY_CHANGED
 
 
-_WORDS: Final = {
-    AlarmKind.CLEARED: "back to normal",
-    AlarmKind.RAISED: "still in alarm",
-    AlarmKind.SEVERITY_CHANGED: "of another severity",
-}
+def _message(device_id: str, rule_id: str, metric: str, alarm: Alarm, kind: str) -> str:
+    what = "back to normal"
+    if kind != AlarmKind.CLEARED:
+        what = f"{Severity(alarm.severity).name} by rule {rule_id}"
+    return f"{device_id} {metric}: {what}, since the gateway was cut off"

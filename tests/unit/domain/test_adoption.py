@@ -118,12 +118,30 @@ def test_an_edge_that_knows_nothing_ends_the_clouds_alarm_and_starts_its_own() -
     assert again[0].alarm_id != raised[0].alarm_id
 
 
-def test_a_frame_that_is_not_the_newest_changes_nothing() -> None:
-    cloud = detector()
-    judge(cloud, START_MS, 105.0)
-    state = cloud.state
-    assert go_on_from(cloud, {}, START_MS) == []
-    assert cloud.state is state
+def test_a_late_frame_brings_the_newest_state_all_the_same() -> None:
+    """What the device sent before, and what Kafka held up, comes after a cut as before one."""
+    edge, cloud = detector(), detector()
+    for d in (edge, cloud):
+        judge(d, START_MS, 50.0)
+    [raised] = judge(edge, START_MS + 2000, 105.0)
+    late_ms = START_MS - 1000
+    state = edge.state
+    told = go_on_from(cloud, state, late_ms) + judge(cloud, late_ms, 95.0)
+    assert judge(edge, late_ms, 95.0) == []
+    assert names(told) == [(raised.alarm_id, 1, AlarmKind.RAISED)]
+    assert cloud.state == edge.state
+
+
+def test_an_alarm_is_told_even_if_what_the_edge_stored_of_it_is_lost() -> None:
+    edge, cloud = detector(), detector()
+    judge(edge, START_MS, 95.0)
+    judge(cloud, START_MS, 95.0)
+    [worse] = judge(edge, START_MS + 1000, 105.0)
+    [told] = go_on_from(cloud, edge.state, START_MS + 2000)
+    assert (told.alarm_id, told.revision, told.kind) == (worse.alarm_id, 2, AlarmKind.SEVERITY_CHANGED)
+    assert told.severity == worse.severity
+    assert "CRITICAL by rule hot" in told.message
+    assert go_on_from(cloud, edge.state, START_MS + 3000) == []
 
 
 def test_the_cloud_keeps_what_it_knows_better_of_the_same_alarm() -> None:

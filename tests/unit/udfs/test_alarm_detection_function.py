@@ -100,7 +100,8 @@ def test_a_frame_with_the_edges_state_goes_on_from_it(clock: Clock, log: list[Al
     clock.now_ms += 2
     state = pack("hall", edge.state)
     rows = flink.element(function, "press-1", body(clock.now_ms, edge_state=state, temperature=50.0))
-    [cleared] = [ALARM_CODEC.decode(row[1]) for row in rows]
+    [told, cleared] = [ALARM_CODEC.decode(row[1]) for row in rows]
+    assert (told.alarm_id, told.revision, told.kind) == (raised.alarm_id, 1, "RAISED")
     assert (cleared.alarm_id, cleared.revision, cleared.kind) == (raised.alarm_id, 2, "CLEARED")
     assert flink.counts["edge_states_adopted"] == 1
 
