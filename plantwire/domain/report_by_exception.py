@@ -7,9 +7,9 @@ What is left out lies where every limit of every rule is normal, deadbands inclu
 there long enough for every off-delay, on a device of which nothing else is in alarm. A late value brings
 along what makes it late: the newer value that was left out, and the newest time of the device. (A clock that
 is put back by more than `MAX_LATE_MS` may be believed a frame later.) The first value of a metric, another
-quality or text, a change between 0 and 1, and a value after `max_silence_ms` always go on. So does, of each
-frame, at least one good value of a device for whose data someone waits; a metric for whose values someone
-waits has no deadband.
+quality or text, a change between 0 and 1, and a value after `max_silence_ms` always go on. Where a rule is
+about data that stay away, its metrics have no deadband, and of each frame of the device at least one good
+value goes on, since its time shows how long the others are missing.
 Not here: memory for many devices (`gateway.report_by_exception`), detection (`domain.detection`).
 
 A deadband around the last value that went on, with a maximum time, is the exception reporting of plant
@@ -160,7 +160,7 @@ class _Memory:
 
 class DeviceReports:
     """One device. `plan_of` gives a metric's plan, None for a metric without deadband and rules; `is_awaited`
-    is whether any rule is about the device's silence.
+    is whether any rule is about data of the device that stay away.
     """
 
     __slots__ = (

@@ -20,7 +20,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from plantwire.domain.report_by_exception import DeadbandBook, DeviceReports, MetricPlan, calm_of
-from plantwire.domain.rule_book import WHOLE_DEVICE, RuleBook
+from plantwire.domain.rule_book import RuleBook
 from plantwire.gateway.reporting_file import parse_reporting
 from plantwire.schemas.records import TelemetryFrame
 from plantwire.schemas.rule_files import Refused
@@ -169,7 +169,7 @@ class Thinner:
 
 
 def _is_awaited(device_id: str, book: RuleBook) -> bool:
-    return bool(book.for_device(device_id).silences_of(WHOLE_DEVICE))
+    return book.for_device(device_id).watch_silence
 
 
 def read_reporting(file: Path) -> DeadbandBook:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from plantwire.domain.report_by_exception import Deadband, DeadbandBook
 from plantwire.domain.rule_book import RuleBook
 from plantwire.gateway.report_by_exception import Thinner, ThinningMetrics
-from plantwire.schemas.records import AlarmRule, Limit, Metric, TelemetryFrame
+from plantwire.schemas.records import AlarmRule, Limit, Metric, Missing, TelemetryFrame
 
 T0 = 1_767_225_600_000
 HOT = AlarmRule("hot", 1, "*", "t", (Limit(0, above=90),))
@@ -119,3 +119,22 @@ def test_a_device_larger_than_the_memory_is_still_thinned() -> None:
     assert [rig.goes_on("press-1", **many), rig.goes_on("press-1", **many)] == [True, False]
     assert rig.goes_on("press-2")
     assert rig.value("reporting_metrics_remembered") == 2
+
+
+def test_what_someone_waits_for_goes_on_and_of_each_frame_one_value(rig: Rig) -> None:
+    assert rig.rules.book is not None
+    rig.goes_on(t=50, p=1, q=1)
+    rig.rules.book.put(AlarmRule("lost", 1, "press-1", "p", (), missing=(Missing(1, 60_000),)))
+    rig.goes_on(t=50, p=1, q=1)
+
+    def kept(**values: float) -> list[str]:
+        taken = rig.thinner.thin(rig.frame(**values))
+        return [metric.name for metric in taken.metrics] if taken is not None else []
+
+    assert kept(t=50, p=1, q=1) == ["p"]
+    assert kept(t=50, q=1) == ["t"]
+    rig.goes_on("press-2", t=50)
+    assert not rig.goes_on("press-2", t=50)
+    rig.rules.book.put(AlarmRule("lost", 2, "press-1", "p", (), missing=(Missing(1, 60_000),), retired=True))
+    rig.goes_on(t=50, p=1, q=1)
+    assert kept(t=50, p=1, q=1) == []
