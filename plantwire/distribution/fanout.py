@@ -36,6 +36,9 @@ class Outlet(Protocol):
     def write(self, packets: list[Packet], frames: bytes, /) -> bool:
         """Write events; False when the client is gone."""
 
+    def write_state(self, packet: Packet, /) -> bool:
+        """Write a whole state, whose size says nothing of the client; as `write`."""
+
 
 class Recipient(NamedTuple):
     """A connected client."""
@@ -170,7 +173,8 @@ class Fanout:
             self._recipients[sid] = recipient
             for room in recipient.rooms():
                 self._rooms[room][sid] = recipient
-            self._write_all((recipient,), [packet], packet.frame)
+            if recipient.outlet.write_state(packet):
+                self._metrics.sent.labels(packet.event).inc()
         if self._joining:
             self._wake.set()
         return joined

@@ -108,6 +108,7 @@ class Channel:
         self._deadline: asyncio.TimerHandle | None = None
         self._queue: deque[str] = deque()
         self._queued_bytes = 0
+        self._state_bytes = 0
         self._drain: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -182,21 +183,30 @@ class Channel:
         """Write events: `frames` are the frames of `packets`, joined. False when the client is gone."""
         if not self._open:
             return False
-        if self._direct is not None:
-            # What waits already counts, not what is added: a large first state is no sign of slowness.
-            if self._direct.waiting_bytes() > self._limits.backlog_max_bytes:
-                self.close(CLOSE_SLOW, "slow-client")
-                return False
-            return self._direct.write(frames)
-        if self._queued_bytes > self._limits.backlog_max_bytes:
+        # What waits already counts, not what is added.
+        waiting_bytes = self._queued_bytes if self._direct is None else self._direct.waiting_bytes()
+        # What left went first, so of a state no more can be left than waits in all.
+        self._state_bytes = min(self._state_bytes, waiting_bytes)
+        if waiting_bytes - self._state_bytes > self._limits.backlog_max_bytes:
             self.close(CLOSE_SLOW, "slow-client")
             return False
+        if self._direct is not None:
+            return self._direct.write(frames)
         for packet in packets:
             self._queue.append(packet.text.decode())
             self._queued_bytes += len(packet.text)
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._drain_queue())
         return True
+
+    def write_state(self, packet: Packet) -> bool:
+        """Write a whole state, as `write`. However large, it is no sign of slowness: of the bytes that wait,
+        those of the last state do not count.
+        """
+        written = self.write([packet], packet.frame)
+        if written:
+            self._state_bytes = len(packet.frame)
+        return written
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket from our side; counted by reason, once."""

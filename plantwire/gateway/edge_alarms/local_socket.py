@@ -185,8 +185,7 @@ class LocalSocket:
             "rules": self._rules(),
             "alarms": [alarm_to_wire(alarm) for alarm in visible],
         }
-        packet = Packet(NAMESPACE, EVENT_INITIAL_STATE, orjson.dumps(state))
-        channel.write([packet], packet.frame)
+        channel.write_state(Packet(NAMESPACE, EVENT_INITIAL_STATE, orjson.dumps(state)))
         session.joined = True
 
     def _refusal(self, reason: str, text: str) -> Refused:

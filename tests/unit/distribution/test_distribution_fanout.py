@@ -18,6 +18,9 @@ class Screen:
         self.events: list[tuple[str, object]] = []
         self.frames = b""
 
+    def write_state(self, packet: Packet) -> bool:
+        return self.write([packet], packet.frame)
+
     def write(self, packets: list[Packet], frames: bytes) -> bool:
         self.frames += frames
         for packet in packets:

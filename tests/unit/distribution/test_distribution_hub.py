@@ -31,6 +31,9 @@ class World:
     def _state(self, claims: Claims) -> bytes:
         return self.picture.initial_state(claims, 0, self.hub.live)
 
+    def write_state(self, packet: Packet) -> bool:
+        return self.write([packet], packet.frame)
+
     def write(self, packets: list[Packet], frames: bytes) -> bool:
         for packet in packets:
             event, body = orjson.loads(packet.text[packet.text.index(b"[") :])

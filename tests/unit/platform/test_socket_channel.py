@@ -98,6 +98,30 @@ async def test_a_large_first_message_is_no_sign_of_slowness() -> None:
     await until(lambda: len(socket.texts()) == 2)
 
 
+async def test_behind_a_large_state_as_much_may_wait_as_without() -> None:
+    socket = Socket(backlog_max_bytes=1000)
+    await socket.channel.send(CONNECT)
+    socket.gate.clear()
+    state = Packet("initial-state", b'"' + b"x" * 50_000 + b'"')
+    assert socket.channel.write_state(state)
+    written = 0
+    while write(socket.channel, b'"' + b"x" * 100 + b'"'):
+        written += 1
+        assert written < 20
+    assert written > 5
+    assert socket.count("disconnected", "slow-client") == 1
+    socket.channel.stop()
+
+
+async def test_states_on_states_do_not_pile_up_at_a_client_that_does_not_read() -> None:
+    socket = Socket(backlog_max_bytes=1000)
+    await socket.channel.send(CONNECT)
+    socket.gate.clear()
+    state = Packet("initial-state", b'"' + b"x" * 50_000 + b'"')
+    assert [socket.channel.write_state(state) for _ in range(3)] == [True, True, False]
+    socket.channel.stop()
+
+
 async def test_a_socket_without_a_token_is_closed_in_time() -> None:
     socket = Socket(timeout_s=0.01)
     socket.channel.start()
