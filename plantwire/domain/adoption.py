@@ -91,9 +91,9 @@ def adopt(own: DeviceState, edge: DeviceState) -> Adopted:
             # The gateway's is of before its end: it was killed before it could store its last change.
             state[key] = tracked
         elif alarm.revision < theirs.alarm.revision:
-            kind = _kind(tracked.limit.level, theirs.limit.level) or AlarmKind.RAISED
-            if tracked.limit.level != NORMAL or kind != AlarmKind.CLEARED:
-                corrections.append(Correction(key, theirs.alarm, kind))
+            if tracked.limit.level != NORMAL or theirs.limit.level != NORMAL:
+                told = _kind(tracked.limit.level, theirs.limit.level) or AlarmKind.RAISED
+                corrections.append(Correction(key, theirs.alarm, told))
         elif alarm.revision > theirs.alarm.revision or _is_guess(tracked, theirs):
             # The cloud guessed: a delay ended that a frame which it did not see had interrupted.
             kind = _kind(tracked.limit.level, theirs.limit.level)
