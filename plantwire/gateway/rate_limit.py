@@ -10,6 +10,8 @@ Not here: whom a key stands for (`http_gate`).
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 
 class RateLimit:
     """Buckets by key. Kept as the moment at which a client has paid for all that it sent (the generic cell
@@ -20,7 +22,8 @@ class RateLimit:
         self.per_s = per_s
         self.burst = burst
         self._clients_max = clients_max
-        self._paid_at_s: dict[str, float] = {}
+        # Ordered: a plain dict would look, at each forgetting, at all that went from its front before.
+        self._paid_at_s: OrderedDict[str, float] = OrderedDict()
 
     def wait_s(self, key: str, now_s: float) -> float:
         """Seconds until the client has one to spend; 0 where it has."""
@@ -34,7 +37,7 @@ class RateLimit:
         # Taken out and put in again: the first key is then the one that was charged longest ago.
         paid_at_s = self._paid_at_s.pop(key, 0.0)
         if len(self._paid_at_s) >= self._clients_max:
-            del self._paid_at_s[next(iter(self._paid_at_s))]
+            self._paid_at_s.popitem(last=False)
         self._paid_at_s[key] = max(paid_at_s, now_s) + amount / self.per_s
 
     def __len__(self) -> int:

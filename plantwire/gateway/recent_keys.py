@@ -8,6 +8,8 @@ Not here: what a key is (`mqtt_source`); repetitions across a restart (the stora
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 
 class RecentKeys:
     """Keys of the last `window_s` seconds, `keys_max` at most."""
@@ -15,8 +17,9 @@ class RecentKeys:
     def __init__(self, window_s: float, keys_max: int) -> None:
         self._window_s = window_s
         self._keys_max = keys_max
-        # Insertion order is age: a key is remembered once and never refreshed.
-        self._remembered_at_s: dict[str, float] = {}
+        # Insertion order is age: a key is remembered once and never refreshed. A plain dict would look at all
+        # that went from its front before, at each step.
+        self._remembered_at_s: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._remembered_at_s)
@@ -27,7 +30,7 @@ class RecentKeys:
         if key in self._remembered_at_s:
             return
         if len(self._remembered_at_s) >= self._keys_max:
-            del self._remembered_at_s[next(iter(self._remembered_at_s))]
+            self._remembered_at_s.popitem(last=False)
         self._remembered_at_s[key] = now_s
 
     def seen(self, key: str, now_s: float) -> bool:
