@@ -35,6 +35,7 @@ PACKAGES: Final = (
     "msgspec",
     "paho-mqtt",
     "protobuf",
+    "psycopg",
     "python-engineio",
     "python-socketio",
     "redis",
