@@ -43,6 +43,11 @@ class BufferMetrics:
             "Batches of the edge buffer that Kafka did not take whole; they are sent again.",
             registry=registry,
         )
+        self.drain_refusals = Counter(
+            "plantwire_gateway_buffer_drain_refusals",
+            "Times that the edge buffer's disk would not read or forget for the drain; it is asked again.",
+            registry=registry,
+        )
         self._entries = Gauge(
             "plantwire_gateway_buffer_entries", "Entries in the edge buffer.", registry=registry
         )

@@ -6,7 +6,8 @@ Guarantees: a device's historical frames arrive in the order in which they came 
 is sent again from the first that was not acknowledged, so some arrive twice, none is overtaken. It runs only
 while live records go to Kafka at once, on a producer of its own, and sends no faster than the set rate, so
 live records do not wait for it. What is in doubt (`durability`) is left alone. A record that Kafka refuses
-for good counts as dropped, and goes to the dead-letter topic where Kafka takes it there.
+for good counts as dropped, and goes to the dead-letter topic where Kafka takes it there. A disk that fails
+ends nothing: it is asked again, less and less often.
 Not here: when to buffer (`durability`), the sending of a batch (`drain_producer`).
 """
 
@@ -92,14 +93,13 @@ class Drain:
                 await self._live.moved.wait()
                 self._live.moved.clear()
                 while self._may_go_on():
-                    entries = await self._next()
-                    if not entries:
+                    entries = await self._next(first_try=failures == 0)
+                    if entries == []:
                         break
-                    if await self._send(entries):
+                    if entries and await self._send(entries):
                         failures = 0
                         continue
                     failures += 1
-                    self._metrics.drain_failures.inc()
                     await self._pause(failures)
         finally:
             await self._loop.run_in_executor(self._worker, self._producer.close)
@@ -112,10 +112,17 @@ class Drain:
         self._live.moved.set()
         await self._stopped.wait()
 
-    async def _next(self) -> list[StoredEntry]:
-        if self._delivered and not await self._forget():
-            return []
-        entries = await self._buffer.peek(self._batch, self._live.drain_below())
+    async def _next(self, first_try: bool) -> list[StoredEntry] | None:
+        """What to send now; None where the buffer's disk does not tell."""
+        if not await self._forget():
+            return None
+        try:
+            entries = await self._buffer.peek(self._batch, self._live.drain_below())
+        except BufferRefusedError as refused:
+            self._metrics.drain_refusals.inc()
+            if first_try:
+                log.warning("buffer_cannot_be_read", detail=str(refused))
+            return None
         # Again: what was committed while we waited may be in doubt.
         below = self._live.drain_below()
         return entries if below is None else [stored for stored in entries if stored.entry_id < below]
@@ -132,6 +139,8 @@ class Drain:
         delivered = by_fate[Fate.DELIVERED]
         self._delivered.update((stored.entry_id, stored.entry) for stored in delivered)
         self._metrics.drained.inc(len(delivered))
+        if by_fate[Fate.NOT_NOW]:
+            self._metrics.drain_failures.inc()
         well = await self._forget() and not by_fate[Fate.NOT_NOW]
         well = await self._drop(by_fate[Fate.CORRUPT], DropReason.CORRUPT) and well
         well = await self._bury(by_fate[Fate.REFUSED]) and well
@@ -146,6 +155,7 @@ class Drain:
         try:
             gone = set(await self._buffer.acknowledge(list(delivered)))
         except BufferRefusedError as refused:
+            self._metrics.drain_refusals.inc()
             log.warning("buffer_cannot_forget", detail=str(refused), entries=len(delivered))
             return False
         for entry_id, entry in delivered.items():
@@ -161,6 +171,7 @@ class Drain:
         try:
             await self._buffer.drop([stored.entry_id for stored in entries], reason)
         except BufferRefusedError as refused:
+            self._metrics.drain_refusals.inc()
             log.warning("buffer_cannot_forget", detail=str(refused), entries=len(entries))
             return False
         return True

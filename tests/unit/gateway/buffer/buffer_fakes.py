@@ -29,6 +29,7 @@ class MemoryBuffer:
 
     def __init__(self, on_drop: OnDrop = lambda *_: None) -> None:
         self.refuses: str | None = None
+        self.refusals = 0
         self.rows: dict[int, Entry] = {}
         self.kept: dict[str, bytes] = {}
         self._on_drop = on_drop
@@ -44,7 +45,7 @@ class MemoryBuffer:
         return self._later(commit)
 
     async def peek(self, limit: int, below_id: int | None = None) -> list[StoredEntry]:
-        await asyncio.sleep(0)
+        await self._later(lambda: None)
         found = [StoredEntry(i, e) for i, e in self.rows.items() if below_id is None or i < below_id]
         found.sort(key=lambda stored: (stored.entry.kind is not EntryKind.ALARM, stored.entry_id))
         return found[:limit]
@@ -86,6 +87,7 @@ class MemoryBuffer:
 
         def settle() -> None:
             if self.refuses:
+                self.refusals += 1
                 future.set_exception(BufferRefusedError(self.refuses))
             else:
                 future.set_result(act())

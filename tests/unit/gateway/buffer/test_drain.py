@@ -194,6 +194,19 @@ async def test_what_was_evicted_meanwhile_counts_once(rig: Rig) -> None:
     assert rig.ledger.counts()["http"].delivered_drained == 0
 
 
+async def test_a_disk_that_cannot_be_read_is_asked_again(rig: Rig) -> None:
+    rig.fill(telemetry(1), telemetry(2))
+    rig.buffer.refuses = "the edge buffer's disk: EIO"
+    async with rig.draining():
+        await rig.until(lambda: rig.buffer.refusals >= 2)
+        assert not rig.sender.sent
+        rig.buffer.refuses = None
+        await rig.until(lambda: not rig.buffer.rows)
+    assert rig.metrics.drain_refusals._value.get() >= 2
+    assert rig.metrics.drain_failures._value.get() == 0, "Kafka refused nothing"
+    assert rig.ledger.counts()["http"].delivered_drained == 2
+
+
 async def test_a_buffer_that_cannot_forget_makes_nothing_arrive_twice(rig: Rig) -> None:
     rig.fill(telemetry(1), telemetry(2))
 
@@ -203,8 +216,7 @@ async def test_a_buffer_that_cannot_forget_makes_nothing_arrive_twice(rig: Rig) 
 
     rig.sender.fate = fill_the_disk
     async with rig.draining():
-        await rig.until(lambda: bool(rig.sender.sent))
-        await asyncio.sleep(0.05)
+        await rig.until(lambda: rig.buffer.refusals >= 2)
         rig.buffer.refuses = None
         rig.sender.fate = lambda _entry: Fate.DELIVERED
         await rig.until(lambda: not rig.buffer.rows)
