@@ -152,9 +152,10 @@ class MqttTransport:
         """
         self._closing = True
         self._finding = "the gateway is stopping"
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return self._held
-        self._connection.pause_reading()
+        connection.pause_reading()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -162,7 +163,7 @@ class MqttTransport:
             log.warning("mqtt_messages_left", count=self._held)
         if self._retry is not None:
             self._retry.cancel()
-        await self._connection.close()
+        await connection.close()  # this one: it may be lost, and another coming up, by now
         return self._held
 
     def _handle_message(self, message: MQTTMessage) -> None:

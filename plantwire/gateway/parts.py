@@ -2,7 +2,8 @@
 
 In: settings, a listening socket. Out: parts that run; how the stop went.
 Guarantees: input comes last at the start and goes first at the stop; what is in hand at the stop has
-`gateway_drain_timeout_s` to reach Kafka, and goes to the edge buffer then.
+`gateway_drain_timeout_s` to reach Kafka, and goes to the edge buffer then. A part that fails at the stop
+keeps no other from stopping in order.
 Not here: signals and the exit code (`__main__`), how a part works.
 """
 
@@ -21,6 +22,7 @@ from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.buffered_forwarder import BufferedForwarder
 from plantwire.gateway.buffer.drain import Drain
 from plantwire.gateway.buffer.durability import Mode
+from plantwire.gateway.buffer.entry import BufferRefusedError
 from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
 from plantwire.gateway.edge_alarms.detection import EdgeAlarms
 from plantwire.gateway.edge_alarms.local_socket import MESSAGE_MAX_BYTES, LocalSocket
@@ -35,6 +37,7 @@ from plantwire.gateway.mqtt_transport import MqttTransport
 from plantwire.gateway.report_by_exception import Thinner, read_reporting
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.sparkplug.host import SparkplugHost
+from plantwire.gateway.stop_steps import StopSteps
 from plantwire.gateway.token_cache import TokenCache
 from plantwire.platform.tokens import TokenAuthority
 
@@ -42,6 +45,7 @@ log = structlog.get_logger()
 
 RULES_FILE = "alarm-rules.json"
 FAILED_DRAIN_TIMEOUT_S = 1.0
+STOP_STEP_GRACE_S = 5.0
 
 
 class _Server(uvicorn.Server):
@@ -118,13 +122,20 @@ class Parts:
         )
 
     async def start(self) -> None:
-        """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises."""
-        await self._buffer.start()
+        """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises, but for a disk that
+        fails: that leaves Kafka, and a plant is better off with half of its safety than with no data.
+        """
+        buffer_fault: str | None = None
+        try:
+            await self._buffer.start()
+        except BufferRefusedError as refused:
+            buffer_fault = str(refused)
+            log.error("without_edge_buffer", detail=buffer_fault)
         if self._rules is not None:
             self._rules.start()
         if self._edge is not None:
             self._edge.start(asyncio.get_running_loop(), self._forwarder.put_alarms)
-        self._forwarder.start()
+        self._forwarder.start(buffer_fault)
         self._working: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._drain.run()),
             asyncio.create_task(self._mqtt.run()),
@@ -142,22 +153,25 @@ class Parts:
         (`in_order` False) there is less to wait for.
         """
         timeout_s = self._settings.gateway_drain_timeout_s if in_order else FAILED_DRAIN_TIMEOUT_S
+        # Parts keep to `timeout_s` themselves, for Kafka and for the disk; this ends one that hangs.
+        steps = StopSteps(2 * timeout_s + STOP_STEP_GRACE_S)
         self._server.should_exit = True
-        await self._drain.close()
+        await steps.take("drain", self._drain.close(), None)
         if self._sparkplug is not None:
-            await self._sparkplug.close(timeout_s)
-        mqtt_left = await self._mqtt.close(timeout_s)
+            await steps.take("sparkplug", self._sparkplug.close(timeout_s), None)
+        mqtt_left = await steps.take("mqtt", self._mqtt.close(timeout_s), None)
         for task in self._working:
             task.cancel()
         if self._local is not None:
-            await self._local.close()
-        outcomes = await asyncio.gather(self._serving, *self._working, return_exceptions=True)
-        records_left = await self._forwarder.close(timeout_s)
+            await steps.take("local_clients", self._local.close(), None)
+        running = asyncio.gather(self._serving, *self._working, return_exceptions=True)
+        outcomes = await steps.take("http", running, [])
+        records_left = await steps.take("forwarder", self._forwarder.close(timeout_s), None)
         if self._edge is not None:
-            await self._edge.close()
+            await steps.take("edge_alarms", self._edge.close(), None)
         if self._rules is not None:
-            await self._rules.close()
-        if not await self._buffer.close(timeout_s):
+            await steps.take("rules", self._rules.close(), None)
+        if not await steps.take("buffer", self._buffer.close(timeout_s), False):
             log.error("buffer_not_closed")
             in_order = False
         for outcome in outcomes:
@@ -165,7 +179,7 @@ class Parts:
                 log.error("part_failed", exc_info=outcome)
                 in_order = False
         log.info("gateway_stopped", mqtt_messages_left=mqtt_left, records_left=records_left)
-        return in_order
+        return in_order and steps.in_order
 
     def _thinner(self) -> Thinner | None:
         settings = self._settings

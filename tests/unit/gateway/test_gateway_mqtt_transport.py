@@ -314,6 +314,21 @@ async def test_a_stop_waits_for_what_is_in_hand_and_takes_no_more(monkeypatch: p
         assert await rig.transport.ready() == "the gateway is stopping"
 
 
+async def test_a_stop_survives_the_loss_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_transport, "jittered_backoff_s", lambda *_: 60.0)
+    async with running(monkeypatch) as rig:
+        Connection.current.deliver(1, "1")
+        stopping = asyncio.create_task(rig.transport.close(5))
+        await asyncio.sleep(0)
+        Connection.current.lose()
+        async with asyncio.timeout(5):
+            while "lost" not in str(await rig.transport.ready()):  # noqa: ASYNC110 - it tells nobody of itself
+                await asyncio.sleep(0.001)
+        await rig.forwarder.settle(1)
+        assert await stopping == 0
+        assert Connection.current.acknowledged == []
+
+
 async def test_a_stop_says_what_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as rig:
         rig.forwarder.full = True
