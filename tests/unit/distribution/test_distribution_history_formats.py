@@ -8,6 +8,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plantwire.distribution.history_formats import (
     COLUMNS,
@@ -114,3 +116,17 @@ def test_arrow_is_refused_with_advice_where_its_package_is_not_installed() -> No
 def test_an_unknown_format_is_an_invalid_parameter() -> None:
     with pytest.raises(ValueError, match="json, csv, arrow"):
         choose_format("xlsx", None, with_arrow=True)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.from_regex(r"(([a-z*]+/[a-z*]+)?(;q=[0-9.a-z-]{0,5})?,?){0,4}", fullmatch=True),
+    )
+)
+def test_any_header_gives_a_format_or_is_refused(accept: str) -> None:
+    try:
+        chosen = choose_format(None, accept, with_arrow=False)
+    except NotAcceptableError:
+        return
+    assert chosen in {Format.JSON, Format.CSV}

@@ -208,3 +208,29 @@ def test_a_cursor_gives_the_rest_of_its_plan(
 def test_a_cursor_of_another_origin_is_refused(cursor: str) -> None:
     with pytest.raises(PlanError, match="cursor"):
         plan_from_cursor(cursor)
+
+
+odd_times = st.one_of(
+    st.text(max_size=40),
+    st.from_regex(r"[0-9]{1,5}-[0-9]{2}-[0-9]{2}([T ][0-9:.,]{0,20})?(Z|[+-][0-9:]{0,9})?", fullmatch=True),
+)
+
+
+@given(odd_times)
+def test_any_text_is_a_time_in_range_or_refused(text: str) -> None:
+    try:
+        time_ms = parse_time(text, "from")
+    except PlanError:
+        return
+    assert 0 <= time_ms <= TIME_MAX_MS
+
+
+@given(st.one_of(st.text(max_size=60), st.from_regex(r"(raw|1[smhd])(\.[0-9]{1,16}){3}", fullmatch=True)))
+def test_any_text_is_a_cursor_within_bounds_or_refused(text: str) -> None:
+    try:
+        plan = plan_from_cursor(text)
+    except PlanError:
+        return
+    assert 0 <= plan.start_ms < plan.end_ms <= TIME_MAX_MS
+    assert plan.end_ms - plan.start_ms <= RANGE_MAX_MS[plan.tier.name]
+    assert plan.cursor(plan.start_ms) == ".".join(str(int(w)) if w.isdigit() else w for w in text.split("."))
