@@ -1,4 +1,4 @@
-"""Submit a job: `flink run -d -py plantwire/jobs/main.py alarm-detection|live-state`.
+"""Submit a job: `flink run -d -py plantwire/jobs/main.py alarm-detection|live-state|telemetry-aggregation`.
 
 The only place that reads settings, names real topics and executes. Cluster-wide behaviour
 (checkpoints, thread mode, buffer time-out) is set in flink-conf/config.yaml.
@@ -11,13 +11,15 @@ import argparse
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from plantwire.jobs import alarm_detection, live_state
+from plantwire.jobs import alarm_detection, live_state, telemetry_aggregation
+from plantwire.jobs.frame_tables import create_frames, create_samples
 from plantwire.jobs.kafka_tables import add_kafka_sink, key_and_body_stream, process_mode_operators
 from plantwire.jobs.settings import JobSettings
 from plantwire.platform.rule_topic import read_rules
 from plantwire.schemas import topics
 from plantwire.udfs.alarm_detection import AlarmDetection
 from plantwire.udfs.live_state import LiveAlarms, LiveTelemetry
+from plantwire.udfs.live_windows import ShowWindows
 
 RULES_TIMEOUT_S = 30.0
 
@@ -58,6 +60,17 @@ def submit_live_state(settings: JobSettings, *, group: str) -> None:
     _execute(env, live_state.NAME)
 
 
+def submit_telemetry_aggregation(settings: JobSettings, *, group: str) -> None:
+    """Live samples from Kafka → windows → Redis."""
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    tables = StreamTableEnvironment.create(env)
+    create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    create_samples(tables)
+    telemetry_aggregation.build(tables, ShowWindows(settings.redis))
+    _execute(env, telemetry_aggregation.NAME)
+
+
 def _execute(env: StreamExecutionEnvironment, name: str) -> None:
     if slow := process_mode_operators(env):
         raise SystemExit(
@@ -70,7 +83,7 @@ def _execute(env: StreamExecutionEnvironment, name: str) -> None:
 def main() -> None:
     """Parse the command line and submit."""
     parser = argparse.ArgumentParser(prog="main.py", description="Submit a Plantwire job to Flink.")
-    parser.add_argument("job", choices=[alarm_detection.NAME, live_state.NAME])
+    parser.add_argument("job", choices=[alarm_detection.NAME, live_state.NAME, telemetry_aggregation.NAME])
     parser.add_argument("--group", help="Kafka consumer group (default: plantwire-<job>)")
     parser.add_argument(
         "--no-redis", action="store_true", help="alarm-detection only: no fast path, Kafka output alone"
@@ -80,8 +93,10 @@ def main() -> None:
     group = arguments.group or f"plantwire-{arguments.job}"
     if arguments.job == alarm_detection.NAME:
         submit_alarm_detection(settings, group=group, fast_path=not arguments.no_redis)
-    else:
+    elif arguments.job == live_state.NAME:
         submit_live_state(settings, group=group)
+    else:
+        submit_telemetry_aggregation(settings, group=group)
 
 
 if __name__ == "__main__":

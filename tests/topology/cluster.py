@@ -46,9 +46,8 @@ class Cluster:
             "PLANTWIRE_LIVE_INTERVAL_MS": "300",
         }
         self.job_manager = JobManager(self._installation, ports[3], home / "jobmanager.log")
-        self.task_managers = [
-            TaskManager(self._installation, n, self._variables, home / f"taskmanager-{n}.log") for n in (1, 2)
-        ]
+        self._home = home
+        self.task_managers = [self._task_manager(number) for number in (1, 2)]
         self.jobs = FlinkJobs(self._installation, self._installation.rest, home / "jobs.json")
 
     @property
@@ -71,6 +70,18 @@ class Cluster:
     def stop(self) -> None:
         for server in reversed(self.servers):
             server.stop()
+
+    def add_task_manager(self) -> TaskManager:
+        """One more slot."""
+        added = self._task_manager(len(self.task_managers) + 1)
+        self.task_managers.append(added)
+        added.start()
+        added.wait_ready(READY_TIMEOUT_S)
+        return added
+
+    def _task_manager(self, number: int) -> TaskManager:
+        log_file = self._home / f"taskmanager-{number}.log"
+        return TaskManager(self._installation, number, self._variables, log_file)
 
     def submit(self, job: str) -> None:
         """Submit, resuming where the job left off, and wait until all its tasks run."""

@@ -1,0 +1,266 @@
+"""The telemetry-aggregation job as it is submitted, on a real cluster.
+
+A window is told when later frames come in, so the tests go on sending those of devices of their own
+(`pulse`) while they wait. Frames may be sent ahead of their time: the watermark does not follow them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Any
+
+import fastavro
+import httpx
+import msgspec
+import pytest
+
+from plantwire.jobs import telemetry_aggregation
+from plantwire.schemas import topics
+from plantwire.schemas.codec import FRAME_CODEC, load_schema
+from plantwire.schemas.records import QUALITY_BAD, Metric, TelemetryFrame
+from tests.topology.cluster import Cluster, now_ms
+
+WAIT_S = 20.0
+HOUR_MS = 3_600_000
+
+
+class Windows:
+    """What is announced, by device and start of the window, and when it was."""
+
+    def __init__(self, cluster: Cluster, channel: Any) -> None:
+        self._cluster = cluster
+        self._channel = channel
+        self._pulses = 0
+        self.told: dict[tuple[str, int], dict[str, Any]] = {}
+        self.delays_ms: dict[tuple[str, int], int] = {}
+        self.doubled: list[tuple[str, int]] = []
+
+    def pulse(self) -> None:
+        """A live frame of another device, and whatever was announced meanwhile."""
+        self._pulses += 1
+        self._cluster.send(f"pulse-{self._pulses % 16}", beat=1)
+        while (message := self._channel.get_message(timeout=0.01)) is not None:
+            for window in json.loads(message["data"]) if message["type"] == "message" else ():
+                if window["window"] == "1s":
+                    self._note(window)
+
+    def wait_for(self, device_id: str, start_ms: int) -> dict[str, Any]:
+        """The metrics of a device's window."""
+        self.until(lambda: (device_id, start_ms) in self.told, f"{device_id} at {start_ms}")
+        return self.told[device_id, start_ms]
+
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
+        """Let time pass until `condition` holds."""
+
+        def pulsed() -> object:
+            self.pulse()
+            return condition()
+
+        self._cluster.until(pulsed, timeout_s, what)
+
+    def _note(self, window: dict[str, Any]) -> None:
+        key = window["deviceId"], window["start"]
+        if key in self.told:
+            self.doubled.append(key)
+        self.told[key] = window["metrics"]
+        self.delays_ms[key] = now_ms() - window["end"]
+
+
+@pytest.fixture(scope="module")
+def job(cluster: Cluster) -> Iterator[Cluster]:
+    worker = cluster.add_task_manager()
+    cluster.submit(telemetry_aggregation.NAME)
+    yield cluster
+    cluster.jobs.stop(telemetry_aggregation.NAME, 60)
+    worker.stop()
+
+
+@pytest.fixture
+def windows(job: Cluster) -> Iterator[Windows]:
+    with job.redis.pubsub() as channel:
+        channel.subscribe(topics.CHANNEL_WINDOWS)
+        windows = Windows(job, channel)
+        # It reads from the end of the topic when it first starts, which nothing tells from outside.
+        windows.until(lambda: windows.told, "the first window", 60)
+        yield windows
+
+
+def frame(device_id: str, at_ms: int, received_ms: int | None = None, **values: float) -> TelemetryFrame:
+    received_ms = at_ms if received_ms is None else received_ms
+    metrics = tuple(Metric(name, value) for name, value in values.items())
+    return TelemetryFrame(
+        device_id,
+        "hall",
+        7,
+        at_ms,
+        received_ms,
+        "http",
+        False,
+        metrics,
+        received_ms * 1000,
+        received_ms * 1000,
+    )
+
+
+def send(cluster: Cluster, sent: TelemetryFrame) -> None:
+    cluster.send_bytes(sent.device_id, FRAME_CODEC.encode(sent), min(sent.event_time_ms, now_ms()))
+
+
+def next_second_ms(ahead: int = 2) -> int:
+    return now_ms() // 1000 * 1000 + ahead * 1000
+
+
+def values_of(numbers: list[float]) -> dict[str, float]:
+    total = sum(numbers)
+    return {
+        "avg": total / len(numbers),
+        "min": min(numbers),
+        "max": max(numbers),
+        "sum": total,
+        "count": len(numbers),
+    }
+
+
+def counted(cluster: Cluster, name: str) -> int:
+    """A counter of the job, summed over its operators."""
+    rest = f"{cluster.job_manager.url}/jobs"
+    job = cluster.jobs.find(telemetry_aggregation.NAME)
+    assert isinstance(job, dict)
+    total = 0
+    for vertex in httpx.get(f"{rest}/{job['jid']}").json()["vertices"]:
+        metrics = f"{rest}/{job['jid']}/vertices/{vertex['id']}/subtasks/0/metrics"
+        found = [m["id"] for m in httpx.get(metrics).json() if m["id"].endswith(f".plantwire.{name}")]
+        if found:
+            total += sum(int(m["value"]) for m in httpx.get(metrics, params={"get": ",".join(found)}).json())
+    return total
+
+
+def wait_for_count(cluster: Cluster, name: str, least: int) -> None:
+    cluster.until(lambda: counted(cluster, name) >= least, 40, f"{least} × {name}")
+
+
+def test_a_window_has_the_good_numbers_of_its_second_in_whatever_order(
+    job: Cluster, windows: Windows
+) -> None:
+    start_ms = next_second_ms()
+    numbers = [float(n) for n in (5, 3, 9, -2, 7)]
+    for offset, number in zip((800, 0, 999, 300, 500), numbers, strict=True):
+        send(job, frame("line-1", start_ms + offset, flow=number, head=2 * number))
+    # None of these is of that window: the neighbours' time, what is not good, what has no number.
+    send(job, frame("line-1", start_ms + 1000, flow=1000))
+    send(job, frame("line-1", start_ms - 1, flow=2000))
+    others = (
+        Metric("flow", 3000.0, quality=QUALITY_BAD),
+        Metric("flow", None, "text"),
+        Metric("flow", float("nan")),
+        Metric("flow", float("inf")),
+        Metric("own", 1.0, event_time_ms=start_ms - 500),
+    )
+    send(job, msgspec.structs.replace(frame("line-1", start_ms + 400), metrics=others))
+    metrics = windows.wait_for("line-1", start_ms)
+    assert metrics == {"flow": values_of(numbers), "head": values_of([2 * n for n in numbers])}
+    assert windows.wait_for("line-1", start_ms + 1000) == {"flow": values_of([1000.0])}
+    # A metric's own time counts before its frame's.
+    assert windows.told["line-1", start_ms - 1000]["own"] == values_of([1.0])
+    assert windows.told["line-1", start_ms - 1000]["flow"] == values_of([2000.0])
+    assert windows.doubled == []
+    wait_for_count(job, "samples_not_good", 1)
+    wait_for_count(job, "samples_without_number", 1)
+    wait_for_count(job, "samples_not_finite", 2)
+
+
+def test_bodies_of_both_schemas_are_read_and_garbage_stops_nothing(job: Cluster, windows: Windows) -> None:
+    rejected = counted(job, "frames_rejected")
+    start_ms = next_second_ms()
+    former = fastavro.parse_schema(load_schema("released/TelemetryFrame.1"))
+    with_state = msgspec.structs.replace(frame("line-2", start_ms, flow=1), edge_state=b"state" * 100)
+    send(job, with_state)
+    out = BytesIO()
+    fastavro.schemaless_writer(out, former, msgspec.to_builtins(frame("line-2", start_ms + 1, flow=2)))
+    job.send_bytes("line-2", out.getvalue())
+    job.send_bytes("line-2", b"garbage")
+    job.send_bytes("line-2", None)
+    job.send_bytes(None, b"")
+    # Of another device than its key says.
+    job.send_bytes("line-2", FRAME_CODEC.encode(frame("line-3", start_ms, flow=3)))
+    assert windows.wait_for("line-2", start_ms) == {"flow": values_of([1.0, 2.0])}
+    assert ("line-3", start_ms) not in windows.told
+    wait_for_count(job, "frames_rejected", rejected + 3)
+    wait_for_count(job, "samples_of_another_device", 1)
+
+
+def test_time_stamps_far_ahead_move_nobody(job: Cluster, windows: Windows) -> None:
+    start_ms = next_second_ms()
+    send(job, frame("line-4", start_ms, flow=1))
+    # A clock a minute ahead, one that is an hour ahead, and one whose gateway's is too.
+    send(job, frame("line-5", now_ms() + 60_000, now_ms(), flow=1))
+    send(job, frame("line-5", now_ms() + HOUR_MS, now_ms(), flow=1))
+    send(job, frame("line-5", now_ms() + HOUR_MS, flow=1))
+    windows.until(lambda: now_ms() > start_ms, "the second has begun")
+    send(job, frame("line-4", now_ms(), flow=2))
+    assert windows.wait_for("line-4", start_ms) == {"flow": values_of([1.0, 2.0])}
+    wait_for_count(job, "samples_ahead", 2)
+
+
+def test_what_is_late_or_historical_is_counted_and_left_to_the_database(
+    job: Cluster, windows: Windows
+) -> None:
+    late, historical = counted(job, "samples_late"), counted(job, "samples_historical")
+    start_ms = next_second_ms()
+    send(job, frame("line-6", start_ms, flow=1))
+    past = msgspec.structs.replace(frame("line-6", start_ms + 1, flow=10), historical=True)
+    send(job, past)
+    windows.wait_for("line-6", start_ms)
+    send(job, frame("line-6", start_ms + 2, now_ms(), flow=100))
+    send(job, msgspec.structs.replace(past, event_time_ms=start_ms - HOUR_MS))
+    later_ms = next_second_ms()
+    send(job, frame("line-6", later_ms, flow=1000))
+    assert windows.wait_for("line-6", later_ms) == {"flow": values_of([1000.0])}
+    assert windows.told["line-6", start_ms] == {"flow": values_of([1.0])}
+    assert windows.doubled == []
+    wait_for_count(job, "samples_late", late + 1)
+    wait_for_count(job, "samples_historical", historical + 2)
+
+
+def test_a_clock_that_is_behind_and_a_backlog_hold_nobody_back(job: Cluster, windows: Windows) -> None:
+    """Eight devices of each kind: there is no partition without them."""
+
+    def disturbed() -> bool:
+        for n in range(8):
+            at_ms = now_ms()
+            send(job, frame(f"slow-{n}", at_ms - HOUR_MS, at_ms, flow=1))
+            drained = frame(f"drained-{n}", at_ms - 2 * HOUR_MS, flow=1)
+            drained = msgspec.structs.replace(drained, historical=True, gateway_out_us=at_ms * 1000)
+            send(job, drained)
+        return ("line-7", start_ms) in windows.told
+
+    start_ms = next_second_ms()
+    send(job, frame("line-7", start_ms, flow=1))
+    windows.until(disturbed, "the window is told", 5)
+
+
+def test_windows_are_shown_within_a_second_of_their_end(job: Cluster, windows: Windows) -> None:
+    start_ms = next_second_ms()
+    starts = [start_ms + 1000 * n for n in range(5)]
+    for second_ms in starts:
+        # One device, so one partition: the others have no frames but the pulses'.
+        send(job, frame("line-8", second_ms, flow=1))
+    windows.wait_for("line-8", starts[-1])
+    delays_ms = sorted(windows.delays_ms["line-8", second_ms] for second_ms in starts)
+    assert delays_ms[len(delays_ms) // 2] < 1000, delays_ms
+
+
+def test_open_windows_survive_a_savepoint(job: Cluster, windows: Windows) -> None:
+    read = counted(job, "samples_without_number")
+    # Time enough for the counter that tells that the frame was read.
+    start_ms = next_second_ms(30)
+    first = frame("line-9", start_ms, flow=1)
+    send(job, msgspec.structs.replace(first, metrics=(*first.metrics, Metric("note", None, "text"))))
+    wait_for_count(job, "samples_without_number", read + 1)
+    assert job.jobs.stop(telemetry_aggregation.NAME, 60) is not None
+    send(job, frame("line-9", start_ms + 1, flow=2))
+    job.submit(telemetry_aggregation.NAME)
+    windows.until(lambda: ("line-9", start_ms) in windows.told, "the window is told", 60)
+    assert windows.told["line-9", start_ms] == {"flow": values_of([1.0, 2.0])}
