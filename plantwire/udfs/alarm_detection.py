@@ -79,6 +79,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             ValueStateDescriptor(DEVICE_STATE, Types.PICKLED_BYTE_ARRAY())
         )
         self._detectors: OrderedDict[str, CachedDevice] = OrderedDict()
+        self._opened_ms = time.time_ns() // 1_000_000
         # The device of the frame that was read last.
         self._newest: CachedDevice | None = None
         self._book = RuleBook(self._first_rules)
@@ -136,7 +137,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
             yield self._reject(body, ctx, "key-mismatch", detect_in_us)
             return
         self._reader.learn(body, frame)
-        cached = self._detectors.get(device_id) or self._load(device_id, now_ms)
+        cached = self._detectors.get(device_id) or self._load(device_id)
         detector = cached.detector
         before = detector.state
         heard = Heard(event_time_ms, frame["received_time_ms"], now_ms)
@@ -181,7 +182,7 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         device_id = ctx.get_current_key()
         # A timer that is overdue after a restore is told its own time, long past.
         now_ms = max(timestamp, detect_in_us // 1000)
-        cached = self._detectors.get(device_id) or self._load(device_id, now_ms)
+        cached = self._detectors.get(device_id) or self._load(device_id)
         if cached.timer_ms not in (0, timestamp):
             return  # of before a restart; the one that is known does the work
         cached.timer_ms = 0
@@ -230,13 +231,15 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 self._book.put(RULE_CODEC.decode(body))
         self._restored_rules = True
 
-    def _load(self, device_id: str, now_ms: int) -> CachedDevice:
+    def _load(self, device_id: str) -> CachedDevice:
         packed = self._state.value()
         site, state, ahead_ms = unpack_with_clock(packed) if packed is not None else ("", {}, 0)
         detector = DeviceDetector(device_id, self._book.for_device(device_id), state)
         detector.site = site
         logged = self._logged.pop(device_id, [])
-        cached = CachedDevice(detector, self._book.generation, logged, not_heard(ahead_ms, now_ms))
+        # One that is loaded later has sent nothing since it was put out of the cache.
+        heard = not_heard(ahead_ms, self._opened_ms)
+        cached = CachedDevice(detector, self._book.generation, logged, heard)
         self._detectors[device_id] = cached
         if len(self._detectors) > CACHED_DEVICES:
             self._detectors.popitem(last=False)
