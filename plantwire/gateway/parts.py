@@ -22,8 +22,8 @@ from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.buffered_forwarder import BufferedForwarder
 from plantwire.gateway.buffer.drain import Drain
 from plantwire.gateway.buffer.durability import Mode
-from plantwire.gateway.buffer.entry import BufferRefusedError
 from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
+from plantwire.gateway.buffer.entry import BufferRefusedError
 from plantwire.gateway.edge_alarms.detection import EdgeAlarms
 from plantwire.gateway.edge_alarms.local_socket import MESSAGE_MAX_BYTES, LocalSocket
 from plantwire.gateway.edge_alarms.rule_follower import RuleFollower
@@ -122,8 +122,9 @@ class Parts:
         )
 
     async def start(self) -> None:
-        """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises, but for a disk that
-        fails: that leaves Kafka, and a plant is better off with half of its safety than with no data.
+        """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises.
+
+        But for a disk that fails: Kafka is left, and a plant is better off with less safety than without data.
         """
         buffer_fault: str | None = None
         try:

@@ -64,18 +64,24 @@ class BufferMetrics:
             "1 while Kafka is slow or away and everything new goes to the edge buffer too.",
             registry=registry,
         )
+        self._refusing = Gauge(
+            "plantwire_gateway_buffer_refusing",
+            "1 while the edge buffer takes nothing: frames have Kafka alone.",
+            registry=registry,
+        )
         self._set_aside = Gauge(
             "plantwire_gateway_buffer_files_set_aside",
             "Damaged files of the edge buffer that were set aside.",
             registry=registry,
         )
 
-    def show(self, stats: BufferStats, mode: Mode, now_s: float) -> None:
-        """What the buffer holds, and the mode; `now_s` since the epoch."""
+    def show(self, stats: BufferStats, mode: Mode, refusing: bool, now_s: float) -> None:
+        """What the buffer holds, the mode, whether it is `refusing`; `now_s` since the epoch."""
         self._entries.set(stats.entries)
         self._size.set(stats.size_bytes)
         self._age.set(0.0 if stats.oldest_put_ms is None else max(0.0, now_s - stats.oldest_put_ms / 1000))
         self._buffering.set(mode is Mode.BUFFERING)
+        self._refusing.set(refusing)
         self._set_aside.set(len(stats.set_aside))
 
 

@@ -88,10 +88,15 @@ class BufferedForwarder:
         """Tell edge detection, or another, what becomes of frames; before `start`."""
         self._watches.append(watch)
 
-    def start(self) -> None:
-        """Take over the ledger, start the live producer, and look at the clock from now on."""
+    def start(self, buffer_fault: str | None = None) -> None:
+        """Take over the ledger, start the live producer, and look at the clock from now on.
+
+        `buffer_fault`: why the buffer could not be opened; frames then have Kafka alone.
+        """
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
+        if buffer_fault is not None:
+            self._core.lost_buffer(buffer_fault)
         self._restore_ledger()
         self._metrics.in_flight.set_function(lambda: self._producer.in_flight)
         self._producer.start(self._handle_answers, self._handle_replaced)
@@ -112,8 +117,10 @@ class BufferedForwarder:
         return self._core.drain_below()
 
     def note(self) -> str | None:
-        """None while Kafka takes everything at once, else since when it does not."""
-        return None if self.mode is Mode.DIRECT else f"buffering since {self._mode_since:{_TIME}}"
+        """None while all is well; else since when Kafka is slow, and why the buffer takes nothing."""
+        slow = None if self.mode is Mode.DIRECT else f"buffering since {self._mode_since:{_TIME}}"
+        alone = self._core.refusal and f"without the edge buffer: {self._core.refusal}"
+        return "; ".join(filter(None, (slow, alone))) or None
 
     def report(self) -> LedgerReport:
         """The ledger, with what the buffer holds."""
@@ -152,9 +159,11 @@ class BufferedForwarder:
         """See `intake.DurableForwarder.put_alarms`."""
         self._core.take_alarms([self._alarm(event, None) for event in events], self._now_ms())
 
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
-        """See `Forwarder.put_dead_letter`."""
-        put = Put(self._loop.create_future(), 1, self._now_ms(), DropReason.RETURNED)
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
+        """See `intake.DurableForwarder.put_dead_letter`."""
+        put = Put(self._loop.create_future(), 1, self._now_ms(), refusal)
         entry = dead_letter_entry(letter)
         self._order += 1
         return self._take(put, [Record(entry, self._ledger.account(entry.source), put, self._order)])
@@ -313,7 +322,7 @@ class BufferedForwarder:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         self._core.tick(self._now_ms())
         stats = self._buffer.stats()
-        self._metrics.buffer.show(stats, self.mode, time.time())
+        self._metrics.buffer.show(stats, self.mode, self._core.refusal is not None, time.time())
         if stats.entries and self.mode is Mode.DIRECT:
             self._moved.set()
         if self._loop.time() >= self._save_due_s:

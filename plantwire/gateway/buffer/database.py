@@ -8,6 +8,7 @@ Not here: rows (`rows`), transactions (`store`), what to do with a damaged file 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,9 @@ _DAMAGE_IN_IO: Final = frozenset(
     {apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS}
 )
 
+_FAILING: Final = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError)
+_FAILING_SYSTEM: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
 
 class DamagedError(Exception):
     """The file is not, or no longer, a sound database of ours."""
@@ -101,6 +105,13 @@ def is_damage(error: Exception) -> bool:
     if isinstance(error, apsw.IOError):
         return getattr(error, "extendedresult", 0) in _DAMAGE_IN_IO
     return isinstance(error, (*DAMAGE, DamagedError))
+
+
+def is_disk_failing(error: Exception) -> bool:
+    """Whether an error is the disk's (full, failing, read-only), and not that of a wrong path or right."""
+    if isinstance(error, OSError):
+        return error.errno in _FAILING_SYSTEM
+    return isinstance(error, _FAILING)
 
 
 def refuse_unsafe_sqlite(version: str) -> None:

@@ -209,6 +209,10 @@ class Durability:
         if self.mode is Mode.BUFFERING and not self._trying:
             self._change(Mode.DIRECT, now_ms)
 
+    def lost_buffer(self, why: str) -> None:
+        """The buffer could not be opened."""
+        self.refusal = why
+
     def found_buffer(self, now_ms: float) -> None:
         """The buffer took something."""
         self.refusal = None

@@ -18,10 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import apsw
 import structlog
 
 from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.changes import Changes
+from plantwire.gateway.buffer.database import is_disk_failing
 from plantwire.gateway.buffer.entry import (
     BufferRefusedError,
     BufferStats,
@@ -103,6 +105,7 @@ class SqliteEdgeBuffer:
         self._waiting_bytes = 0
         self._wake = threading.Condition()
         self._open = False
+        self._closed_because = "the edge buffer is not open"
         self._closing = False
         self._stats = BufferStats(0, 0, None, {})
         self._saved: dict[str, bytes] = {}
@@ -111,14 +114,22 @@ class SqliteEdgeBuffer:
     async def start(self) -> None:
         """Open the buffer and count what is in it: seconds where much is. Drops found are told meanwhile.
 
-        Raises `FolderInUseError`, `LaterFormatError`, `UnsafeSqliteError`, or the disk's error.
+        Raises `FolderInUseError`, `LaterFormatError`, `UnsafeSqliteError`, the system's error where the path
+        or the rights are wrong, and `BufferRefusedError` where the disk fails or is full: the buffer then
+        holds nothing and refuses everything, and may be used all the same.
         """
         self._loop = asyncio.get_running_loop()
         started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, args=(started,), name="edge-buffer", daemon=True)
         self._thread.start()
-        await started
+        try:
+            await started
+        except (apsw.Error, OSError) as error:
+            if not is_disk_failing(error):
+                raise
+            self._closed_because = f"the edge buffer could not be opened: {error}"
+            raise BufferRefusedError(self._closed_because) from error
         self._open = True
 
     async def close(self, timeout_s: float) -> bool:
@@ -197,7 +208,7 @@ class SqliteEdgeBuffer:
 
     def _admit(self, size: int, bound: int) -> None:
         if not self._open:
-            raise BufferRefusedError("the edge buffer is not open")
+            raise BufferRefusedError(self._closed_because)
         if self._waiting_bytes + size > bound and self._waiting_bytes:
             raise BufferRefusedError("too much waits for the edge buffer's disk")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -338,3 +340,35 @@ def test_a_gateway_that_never_saw_kafka_is_ready_and_takes_frames(mqtt_url: str,
         assert last.startswith(f"The edge buffer in {folder} cannot be used: ")
     finally:
         gateway.stop()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Path]:
+    """A file system that is too small for a database; not below pytest's folder, deleted while tests run."""
+    folder = Path(tempfile.mkdtemp(prefix="plantwire-full-disk-"))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    try:
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting a tmpfs is not allowed here")
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True)
+        folder.rmdir()
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_kafka_alone(
+    broker: Kafka, mqtt_url: str, tmp_path: Path, full_disk: Path
+) -> None:
+    with site(broker, tmp_path, mqtt_url, PLANTWIRE_GATEWAY_BUFFER_FOLDER=str(full_disk)) as here:
+        note = httpx.get(f"{here.gateway.url}/readyz").json()["checks"]["kafka"]
+        assert note.startswith("without the edge buffer: ")
+        plant = Plant(here.gateway, mqtt_url, "full")
+        plant.wait_for(10)
+        plant.stop()
+        check_nothing_lost_and_in_order(plant, here.frames(plant))
+        assert here.total()["delivered_live"] == plant.acknowledged()
+        assert here.gateway.end(signal.SIGTERM) == 0
+        subprocess.run(["mount", "-o", "remount,size=32m", str(full_disk)], check=True)
+        here.gateway.start()
+        here.gateway.wait_ready(30)
+        assert httpx.get(f"{here.gateway.url}/readyz").json()["checks"]["kafka"] == "ok"

@@ -171,6 +171,22 @@ async def test_without_room_anywhere_the_refusal_comes_at_once(rig: Rig) -> None
     assert rig.ledger.counts()["http"].dropped == {"returned": 2}
 
 
+async def test_a_buffer_that_could_not_be_opened_leaves_kafka_alone() -> None:
+    rig = Rig()
+    rig.buffer.refuses = "the edge buffer could not be opened: EIO"
+    rig.forwarder.start(rig.buffer.refuses)
+    assert await rig.forwarder.ready() is None
+    assert "without the edge buffer: " in (rig.forwarder.note() or "")
+    future = rig.forwarder.put([frame()])
+    rig.producer.answer()
+    await future
+    rig.producer.finding = "Kafka does not answer"
+    assert "EIO" in (await rig.forwarder.ready() or "")
+    await rig.until(lambda: "plantwire_gateway_buffer_refusing 1.0" in rig.metrics.exposition().decode())
+    await rig.forwarder.close(0.3)
+    rig.check_ledger()
+
+
 async def test_dead_letters_go_the_same_way(rig: Rig) -> None:
     letter = DeadLetter(b"{", Rejected(Reason.NOT_JSON, "no"), "mqtt:devices/a/telemetry", 7, "mqtt-json")
     future = rig.forwarder.put_dead_letter(letter)

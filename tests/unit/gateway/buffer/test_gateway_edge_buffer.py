@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from plantwire.gateway.buffer.bounds import BufferBounds
@@ -18,17 +19,20 @@ from plantwire.gateway.buffer.edge_buffer import SqliteEdgeBuffer
 from plantwire.gateway.buffer.entry import BufferRefusedError, DropReason, EdgeBuffer, EntryKind
 from plantwire.gateway.buffer.folder import FolderInUseError
 from tests.unit.gateway.buffer.buffer_rig import SMALL, Clock, entry
+from tests.unit.gateway.buffer.failing_disk import FailingDisk
 
 Drops = Counter[tuple[str, DropReason]]
 
 
-def make(folder: Path, drops: Drops | None = None, bounds: BufferBounds = SMALL) -> SqliteEdgeBuffer:
+def make(
+    folder: Path, drops: Drops | None = None, bounds: BufferBounds = SMALL, vfs: str | None = None
+) -> SqliteEdgeBuffer:
     counted: Drops = Counter() if drops is None else drops
 
     def on_drop(source: str, reason: DropReason, count: int) -> None:
         counted[source, reason] += count
 
-    return SqliteEdgeBuffer(folder, bounds, on_drop, Clock())
+    return SqliteEdgeBuffer(folder, bounds, on_drop, Clock(), vfs)
 
 
 @pytest.fixture
@@ -62,6 +66,34 @@ async def test_entries_come_back_as_they_were_put_alarms_first(buffer: SqliteEdg
     ]
     assert await buffer.peek(3) == found[:3]
     assert await buffer.peek(10, below_id=ids[3]) == [found[0], found[2], found[3]]
+
+
+@pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError, apsw.ReadOnlyError])
+async def test_a_disk_that_fails_at_the_start_leaves_a_buffer_that_refuses(
+    tmp_path: Path, error: type[apsw.Error]
+) -> None:
+    disk = FailingDisk(f"failing-start-{error.__name__}")
+    disk.fault = lambda path, act: error
+    buffer = make(tmp_path, vfs=disk.name)
+    with pytest.raises(BufferRefusedError, match="could not be opened"):
+        await buffer.start()
+    for refused in (lambda: buffer.put([entry(1)]), lambda: buffer.save("ledger", b"1")):
+        with pytest.raises(BufferRefusedError, match="could not be opened"):
+            refused()
+    with pytest.raises(BufferRefusedError, match="could not be opened"):
+        await buffer.peek(1)
+    assert (buffer.stats().entries, buffer.saved("")) == (0, {})
+    assert await buffer.close(1)
+    # The folder is free for whoever finds the disk well again.
+    again = make(tmp_path)
+    await again.start()
+    assert await again.close(10)
+
+
+async def test_a_folder_that_is_a_file_is_an_error_of_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "buffer").write_text("")
+    with pytest.raises(NotADirectoryError):
+        await make(tmp_path / "buffer").start()
 
 
 async def test_acknowledged_entries_are_forgotten_and_others_named(buffer: SqliteEdgeBuffer) -> None:
