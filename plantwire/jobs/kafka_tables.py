@@ -15,6 +15,7 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, KeyedStream
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StatementSet, StreamTableEnvironment
+from pyflink.table.expressions import col, to_timestamp_ltz
 
 BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
 KEY_AND_BODY: Final = Types.ROW([Types.STRING(), BYTES])
@@ -61,9 +62,19 @@ def key_in_jvm(stream: DataStream) -> KeyedStream:
 
 
 def add_kafka_sink(
-    tables: StreamTableEnvironment, statements: StatementSet, stream: DataStream, topic: str, bootstrap: str
+    tables: StreamTableEnvironment,
+    statements: StatementSet,
+    stream: DataStream,
+    topic: str,
+    bootstrap: str,
+    *,
+    with_event_time: bool = False,
 ) -> None:
-    """Write a stream of Row(device_id, body, headers) to a topic, at least once, without lingering."""
+    """Write a stream of Row(device_id, body, headers) to a topic, at least once, without lingering.
+
+    `with_event_time`: the rows have `event_time_ms` as well, which becomes the records' timestamp; else the
+    timestamp is when they are written.
+    """
     name = f"sink_{topic.replace('.', '_')}"
     tables.execute_sql(
         f"""
@@ -71,6 +82,7 @@ def add_kafka_sink(
           `device_id` STRING,
           `body` BYTES,
           `headers` MAP<STRING, BYTES> METADATA
+          {", `event_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp'" if with_event_time else ""}
         ) WITH (
           'connector' = 'kafka',
           'topic' = '{topic}',
@@ -89,9 +101,13 @@ def add_kafka_sink(
         .column("device_id", "STRING")
         .column("body", "BYTES")
         .column("headers", "MAP<STRING, BYTES>")
-        .build()
     )
-    statements.add_insert(name, tables.from_data_stream(stream, schema))
+    if not with_event_time:
+        statements.add_insert(name, tables.from_data_stream(stream, schema.build()))
+        return
+    rows = tables.from_data_stream(stream, schema.column("event_time_ms", "BIGINT").build())
+    event_time = to_timestamp_ltz(col("event_time_ms"), 3)
+    statements.add_insert(name, rows.select(col("device_id"), col("body"), col("headers"), event_time))
 
 
 def process_mode_operators(environment: Any) -> list[str]:

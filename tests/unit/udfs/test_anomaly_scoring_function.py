@@ -1,0 +1,161 @@
+"""Anomaly scoring as Flink sees it: what goes out, what is kept, what a restart and a failure change."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from plantwire.domain.anomaly.device_scorer import FORGET_AFTER_MS, PROTOCOL
+from plantwire.domain.anomaly.metric_scorer import WARM_UP
+from plantwire.schemas import topics
+from plantwire.schemas.codec import FRAME_CODEC
+from plantwire.schemas.records import Metric, TelemetryFrame
+from plantwire.schemas.scoring_files import ScoringEntry
+from plantwire.simulator.signals import gaussian
+from plantwire.udfs.anomaly_scoring import LIVE_FOR_MS, AnomalyScoring
+from tests.unit.udfs.flink_fakes import FakeFlink
+
+ENTRIES = (ScoringEntry("press-*", "t*"),)
+
+
+def frame(value: float, at_ms: int, **changes: Any) -> TelemetryFrame:
+    made = TelemetryFrame(
+        "press-1", "hall", 7, at_ms, at_ms, "http", False, (Metric("t", value), Metric("flow", 1.0)), 11, 12
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def body(value: float, at_ms: int, **changes: Any) -> bytes:
+    return FRAME_CODEC.encode(frame(value, at_ms, **changes))
+
+
+def opened(flink: FakeFlink, entries: tuple[ScoringEntry, ...] = ENTRIES) -> AnomalyScoring:
+    function = AnomalyScoring(entries)
+    function.open(flink)
+    return function
+
+
+class Rig:
+    """A function that is warm: the next value is scored."""
+
+    def __init__(self) -> None:
+        self.flink = FakeFlink()
+        self.function = opened(self.flink)
+        self.at_ms = time.time_ns() // 1_000_000 - 10 * WARM_UP
+        for n in range(WARM_UP):
+            assert self.give(gaussian(1, n)) == []
+
+    def give(self, value: float, **changes: Any) -> list[Any]:
+        self.at_ms += 10
+        return self.flink.element(self.function, "press-1", body(value, self.at_ms, **changes))
+
+
+def test_scores_go_out_as_a_frame_of_the_same_device_and_time() -> None:
+    rig = Rig()
+    (row,) = rig.give(50.0)
+    device_id, encoded, headers, event_time_ms = row
+    scores = FRAME_CODEC.decode(encoded, headers[topics.HEADER_FINGERPRINT].decode())
+    source = frame(50.0, rig.at_ms)
+    assert (device_id, event_time_ms) == ("press-1", rig.at_ms)
+    assert scores == msgspec.structs.replace(source, sequence=None, protocol=PROTOCOL, metrics=scores.metrics)
+    values = {metric.name: metric.number for metric in scores.metrics}
+    assert list(values) == ["anomaly/level/t", "anomaly/movement/t", "anomaly/model"]
+    assert values["anomaly/level/t"] == 10.0
+    assert scores.metrics[-1].text == "tails/1"
+    assert rig.flink.counts["frames_scored"] == 1
+    assert rig.flink.counts["values_learned"] == WARM_UP + 1
+
+
+def test_a_late_score_is_history() -> None:
+    rig = Rig()
+    old_ms = time.time_ns() // 1_000_000 - LIVE_FOR_MS - 1_000
+    (row,) = rig.give(0.0, received_time_ms=old_ms)
+    assert FRAME_CODEC.decode(row[1]).historical
+    assert rig.flink.counts["scores_told_late"] == 1
+    (row,) = rig.give(0.0)
+    assert not FRAME_CODEC.decode(row[1]).historical
+
+
+@pytest.mark.parametrize(
+    ("changes", "counter"),
+    [
+        ({"historical": True}, "frames_historical"),
+        ({"device_id": "press-2"}, "frames_rejected"),
+        ({"event_time_ms": 2_000_000_000_000_000}, "frames_rejected"),
+        ({"event_time_ms": 5}, "values_late"),
+        ({"protocol": PROTOCOL}, None),
+        ({"metrics": (Metric("flow", 1.0),)}, None),
+        ({"metrics": (Metric("t", 1e200),)}, "values_left_out"),
+    ],
+)
+def test_what_is_not_scored_teaches_nothing(changes: dict[str, Any], counter: str | None) -> None:
+    rig = Rig()
+    before, counts = dict(rig.flink.values), dict(rig.flink.counts)
+    assert rig.give(99.0, **changes) == []
+    assert rig.flink.values == before
+    added = {name: n - counts.get(name, 0) for name, n in rig.flink.counts.items() if n != counts.get(name)}
+    assert added == ({} if counter is None else {counter: 1})
+
+
+@pytest.mark.parametrize("garbage", [None, b"", b"\xff" * 40])
+def test_garbage_is_counted(garbage: bytes | None) -> None:
+    flink = FakeFlink()
+    assert flink.element(opened(flink), "press-1", garbage) == []
+    assert flink.counts["frames_rejected"] == 1
+
+
+def test_a_device_that_is_not_scored_is_not_even_decoded() -> None:
+    flink = FakeFlink()
+    assert flink.element(opened(flink), "pump-1", b"\xff" * 40) == []
+    assert not flink.counts["frames_rejected"]
+    assert flink.values == {}
+
+
+def test_a_restart_changes_no_score_and_a_replay_gives_the_same_again() -> None:
+    rig = Rig()
+    restored = FakeFlink()
+    restored.values = dict(rig.flink.values)
+    again = opened(restored)
+    for n in range(50):
+        (ours,) = rig.give(gaussian(2, n) * n)
+        (theirs,) = restored.element(again, "press-1", body(gaussian(2, n) * n, rig.at_ms))
+        assert theirs == ours
+    # What was read before the failure, and is in the state, is recognised.
+    assert restored.element(again, "press-1", body(0.0, rig.at_ms)) == []
+    assert restored.counts["values_late"] == 1
+
+
+def test_state_that_cannot_be_read_is_discarded_and_told() -> None:
+    flink = FakeFlink()
+    flink.values = {"press-1": b"\xff of a newer version"}
+    now_ms = time.time_ns() // 1_000_000
+    assert flink.element(opened(flink), "press-1", body(1.0, now_ms)) == []
+    assert flink.counts["states_discarded"] == 1
+    assert flink.values["press-1"][:1] == b"\x01"
+    assert len(flink.timers) == 1
+
+
+def test_a_device_that_is_silent_for_a_week_is_forgotten() -> None:
+    rig = Rig()
+    ((_, first_ms),) = rig.flink.timers
+    rig.give(0.0)
+    assert rig.flink.fire_timers(rig.function, first_ms) == []
+    assert "press-1" in rig.flink.values
+    ((_, second_ms),) = rig.flink.timers
+    assert first_ms < second_ms <= time.time_ns() // 1_000_000 + FORGET_AFTER_MS
+    assert rig.flink.fire_timers(rig.function, second_ms) == []
+    assert (rig.flink.values, rig.flink.timers) == ({}, set())
+    # And learned anew when it is back.
+    assert rig.give(0.0) == []
+    assert len(rig.flink.timers) == 1
+
+
+def test_state_of_a_device_that_is_no_longer_scored_goes_with_its_timer() -> None:
+    rig = Rig()
+    without = opened(rig.flink, (ScoringEntry("pump-*", "*"),))
+    ((_, at_ms),) = rig.flink.timers
+    rig.flink.fire_timers(without, at_ms)
+    assert (rig.flink.values, rig.flink.timers) == ({}, set())
