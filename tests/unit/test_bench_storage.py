@@ -36,7 +36,7 @@ def test_figures_ratios_and_targets() -> None:
     runs = [Run(60_000.4, 500_000.0, 10, 2.0), Run(40_000.0, 400_000.0, 10, 3.0), Run(55_000.0, 1.0, 10, 2.5)]
     figures, ratios, targets = summary({"A": rates}, {"A": {"10 Hz": runs, "1 Hz": runs[1:2]}})
     assert figures["rows_per_s"]["A"][COPY_AND_UPSERT]["median"] == 8000
-    assert figures["process"]["A"]["10 Hz"]["samples_per_s"]["values"] == [60_000, 40_000, 55_000]
+    assert figures["process"]["A"]["10 Hz"]["samples_per_s"]["values"] == (60_000, 40_000, 55_000)
     assert ratios[f"A: COPY and upsert / {NUMBERED}"] == 8
     assert ratios["A: the 1 s tier's share of the work"] == 0.25
     assert [(target.value, target.holds) for target in targets] == [(55_000, True), (40_000, False)]
