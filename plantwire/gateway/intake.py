@@ -74,6 +74,11 @@ class DurableForwarder(Forwarder, Protocol):
         `refusal` is what a frame counts as that is durable nowhere in the end.
         """
 
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
+        """As `Forwarder.put_dead_letter`; `refusal` as in `put`."""
+
     def put_alarms(self, events: Sequence[AlarmEvent]) -> None:
         """Store events that no frame caused (a delay that ended) for Kafka; never refuses."""
 
@@ -93,9 +98,11 @@ class Intake:
         self._edge = edge
         self._thinning = thinning
 
-    def put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None]:
-        """See `Forwarder.put`."""
-        return self._put(frames, DropReason.RETURNED)
+    def put(
+        self, frames: Sequence[TelemetryFrame], refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
+        """See `Forwarder.put`; `refusal` is what a frame counts as that is durable nowhere in the end."""
+        return self._put(frames, refusal)
 
     def put_or_drop(self, frames: Sequence[TelemetryFrame]) -> None:
         """Take frames whose sender cannot be told that there was no room (MQTT QoS 0): those that are durable
@@ -107,9 +114,11 @@ class Intake:
             return
         future.add_done_callback(_hear)
 
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
-        """See `Forwarder.put_dead_letter`."""
-        return self._forwarder.put_dead_letter(letter)
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
+        """See `Forwarder.put_dead_letter`; `refusal` as in `put`."""
+        return self._forwarder.put_dead_letter(letter, refusal)
 
     async def ready(self) -> str | None:
         """See `Forwarder.ready`."""

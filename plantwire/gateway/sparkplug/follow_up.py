@@ -1,18 +1,18 @@
 """Does what an outcome asks for: forwards its frames, counts, sets timers, sends rebirth requests.
 
 In: outcomes. Out: frames and dead letters to the intake; rebirth requests to the broker while there is one.
-Guarantees: frames go on in the order of the calls, at once. Edge nodes have one timer each at most. Rebirth
-requests are spread over time (`rebirth_pace`) and none leaves before `open_gate`.
-Not here: what messages mean (`edge_nodes`), the connection (`host`).
+Guarantees: frames go on in the order of the calls. Edge nodes have one timer each at most. Rebirth requests
+are spread over time (`rebirth_pace`) and none leaves before `open_gate`.
+Not here: what messages mean (`edge_nodes`), the connection (`host`), what finds no room (`hand_over`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,29 +21,23 @@ from plantwire.gateway.forwarder import DeadLetter, UnavailableError
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.sparkplug.commands import command_topic, rebirth_request
 from plantwire.gateway.sparkplug.edge_nodes import EdgeNodes
-from plantwire.gateway.sparkplug.outcome import EdgeNodeId, Note, Outcome, RequestRebirth, SetTimer
+from plantwire.gateway.sparkplug.hand_over import TRANSPORT, HandOver, SparkplugIntake
+from plantwire.gateway.sparkplug.outcome import (
+    PROTOCOL,
+    EdgeNodeId,
+    Note,
+    Outcome,
+    RequestRebirth,
+    SetTimer,
+)
 from plantwire.gateway.sparkplug.rebirth_pace import RebirthPace
 from plantwire.gateway.sparkplug.topic import Topic, parse_topic
 from plantwire.schemas.records import TelemetryFrame
 
-TRANSPORT: Final = "sparkplug"
 _BATCH_FRAMES: Final = 1000
 _NOT_QUEUED: Final = "rebirth-not-queued"
 
 log = structlog.get_logger()
-
-
-class SparkplugIntake(Protocol):
-    """Where frames and dead letters go; nobody can be told that there was no room."""
-
-    def put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None]:
-        """See `Forwarder.put`."""
-
-    def put_or_drop(self, frames: Sequence[TelemetryFrame]) -> None:
-        """Take frames; those that find no room are counted as dropped."""
-
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
-        """See `Forwarder.put_dead_letter`."""
 
 
 def monotonic_ms() -> int:
@@ -62,7 +56,7 @@ class FollowUp:
         pace: RebirthPace,
     ) -> None:
         self._edge_nodes = edge_nodes
-        self._intake = intake
+        self._hand_over = HandOver(intake, metrics.unavailable)
         self._metrics = metrics
         self._counted = metrics.sparkplug
         self._pace = pace
@@ -90,7 +84,7 @@ class FollowUp:
     def apply(self, outcome: Outcome, topic: str = "", payload: bytes = b"", received_us: int = 0) -> None:
         """Do it all; `topic` and `payload` are the message that led to it, if one did."""
         if outcome.frames:
-            self._intake.put_or_drop(outcome.frames)
+            self._hand_over.take(outcome.frames)
         if outcome.rejected:
             self._refuse(outcome, topic, payload, received_us)
         for note in outcome.notes:
@@ -104,23 +98,25 @@ class FollowUp:
                 self._ask(effect)
 
     async def tell_stale(self, outcomes: Iterator[Outcome]) -> None:
-        """Do what the outcomes of a lost broker ask for; their frames go to the intake in turns."""
+        """Do what the outcomes of a lost broker ask for; returns once their frames are durable, however long
+        that takes, unless `stop_trying` was called.
+        """
         frames: list[TelemetryFrame] = []
         for outcome in outcomes:
             frames += outcome.frames
             self.apply(msgspec.structs.replace(outcome, frames=()))
-            while len(frames) >= _BATCH_FRAMES:
-                await self._put(frames[:_BATCH_FRAMES])
-                del frames[:_BATCH_FRAMES]
-        if frames:
-            await self._put(frames)
+            if len(frames) >= _BATCH_FRAMES:
+                await self._hand_over.tell_stale(frames)
+                frames = []
+        await self._hand_over.tell_stale(frames)
 
-    async def _put(self, frames: Sequence[TelemetryFrame]) -> None:
-        try:
-            await self._intake.put(frames)
-        except UnavailableError as unavailable:
-            # The ledger has them as returned.
-            log.warning("sparkplug_stale_not_told", frames=len(frames), detail=unavailable.detail)
+    def stop_trying(self) -> None:
+        """The gateway is stopping: what finds no room is not tried again."""
+        self._hand_over.stop_trying()
+
+    async def close(self) -> None:
+        """Wait for what becomes of the frames in hand."""
+        await self._hand_over.close()
 
     def _note_born(self, topic: str) -> None:
         born = parse_topic(topic)
@@ -131,9 +127,9 @@ class FollowUp:
         for rejected in outcome.rejected:
             self._metrics.rejected.labels(TRANSPORT, rejected.reason.value).inc()
         first = outcome.rejected[0]
-        letter = DeadLetter(payload, first, f"{TRANSPORT}:{topic}", received_us // 1000)
+        letter = DeadLetter(payload, first, f"{TRANSPORT}:{topic}", received_us // 1000, PROTOCOL)
         try:
-            future = self._intake.put_dead_letter(letter)
+            future = self._hand_over.put_dead_letter(letter)
         except UnavailableError as unavailable:
             self._metrics.unavailable.labels(TRANSPORT, unavailable.obstacle.value).inc()
         else:

@@ -37,7 +37,8 @@ from plantwire.gateway.sparkplug.commands import (
     command_topic,
 )
 from plantwire.gateway.sparkplug.edge_nodes import EdgeNodes
-from plantwire.gateway.sparkplug.follow_up import FollowUp, SparkplugIntake, monotonic_ms
+from plantwire.gateway.sparkplug.follow_up import FollowUp, monotonic_ms
+from plantwire.gateway.sparkplug.hand_over import SparkplugIntake
 from plantwire.gateway.sparkplug.outcome import EdgeNodeId, SparkplugLimits
 from plantwire.gateway.sparkplug.rebirth_pace import RebirthPace
 from plantwire.gateway.sparkplug.state_topic import STATE_QOS, parse_state, state_payload, state_topic
@@ -130,6 +131,7 @@ class SparkplugHost:
     async def close(self, timeout_s: float) -> None:
         """Say that we go, and go; what came by the broker is stale from now on."""
         self._closing = True
+        self._follow_up.stop_trying()
         if self._connection is not None:
             await self._leave(self._connection, timeout_s)
         if self._housekeeping is not None:
@@ -137,6 +139,7 @@ class SparkplugHost:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._go_offline("the gateway is stopping")
+                await self._follow_up.close()
 
     def send_command(
         self, edge_node: EdgeNodeId, device: str | None, values: Mapping[str, Value]

@@ -12,6 +12,7 @@ from plantwire.gateway.buffer.entry import DropReason
 from plantwire.gateway.buffer.ledger import Ledger
 from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
 from plantwire.gateway.intake import Intake, Observed
+from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.schemas.records import AlarmEvent, Metric, TelemetryFrame
 from tests.builders import alarm_event
 
@@ -27,6 +28,7 @@ class Store:
 
     def __init__(self) -> None:
         self.puts: list[tuple[list[TelemetryFrame], list[Sequence[AlarmEvent]], DropReason]] = []
+        self.letters: list[tuple[DeadLetter, DropReason]] = []
         self.fails_at_once = False
         self.future: asyncio.Future[None] | None = None
 
@@ -45,8 +47,11 @@ class Store:
     def put_alarms(self, events: Sequence[AlarmEvent]) -> None:
         raise AssertionError("not the intake's to call")
 
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
-        raise AssertionError("passed through")
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
+        self.letters.append((letter, refusal))
+        return asyncio.get_running_loop().create_future()
 
     async def ready(self) -> str | None:
         return "as it says"
@@ -167,3 +172,14 @@ async def test_a_sender_that_cannot_be_told_is_not_told(store: Store, ledger: Le
     await asyncio.sleep(0)  # an exception that nobody fetched would fail the test
     store.fails_at_once = True
     intake.put_or_drop([frame(2)])
+
+
+async def test_what_a_refusal_counts_as_is_passed_on(store: Store, ledger: Ledger) -> None:
+    intake = Intake(store, ledger)
+    letter = DeadLetter(b"x", Rejected(Reason.BAD_SHAPE, "no"), "mqtt:t", 1)
+    intake.put([frame(1)], DropReason.NO_ROOM)
+    intake.put([frame(2)])
+    assert [refusal for _, _, refusal in store.puts] == [DropReason.NO_ROOM, DropReason.RETURNED]
+    intake.put_dead_letter(letter, DropReason.NO_ROOM)
+    intake.put_dead_letter(letter)
+    assert store.letters == [(letter, DropReason.NO_ROOM), (letter, DropReason.RETURNED)]

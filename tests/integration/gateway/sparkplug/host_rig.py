@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from plantwire.gateway.buffer.entry import DropReason
 from plantwire.gateway.forwarder import DeadLetter, Obstacle, UnavailableError
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.settings import GatewaySettings
@@ -32,7 +33,9 @@ class Intake:
         self.letters: list[DeadLetter] = []
         self.refuses = False
 
-    def put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None]:
+    def put(
+        self, frames: Sequence[TelemetryFrame], refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
         if self.refuses:
             raise UnavailableError(Obstacle.IN_FLIGHT_FULL, "full")
         self.frames += frames
@@ -41,7 +44,9 @@ class Intake:
     def put_or_drop(self, frames: Sequence[TelemetryFrame]) -> None:
         self.frames += frames
 
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
         if self.refuses:
             raise UnavailableError(Obstacle.IN_FLIGHT_FULL, "full")
         self.letters.append(letter)

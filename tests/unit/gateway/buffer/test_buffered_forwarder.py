@@ -171,6 +171,16 @@ async def test_without_room_anywhere_the_refusal_comes_at_once(rig: Rig) -> None
     assert rig.ledger.counts()["http"].dropped == {"returned": 2}
 
 
+async def test_a_dead_letter_without_room_counts_as_its_sender_has_it(rig: Rig) -> None:
+    rig.producer.room = False
+    rig.buffer.refuses = "disk full"
+    letter = DeadLetter(b"x", Rejected(Reason.NOT_BORN, "no"), "sparkplug:t", 1, "sparkplug-b")
+    for refusal in (DropReason.NO_ROOM, DropReason.RETURNED):
+        with pytest.raises(UnavailableError):
+            await rig.forwarder.put_dead_letter(letter, refusal)
+    assert rig.ledger.counts()["sparkplug-b"].dropped == {"no-room": 1, "returned": 1}
+
+
 async def test_a_buffer_that_could_not_be_opened_leaves_kafka_alone() -> None:
     rig = Rig()
     rig.buffer.refuses = "the edge buffer could not be opened: EIO"

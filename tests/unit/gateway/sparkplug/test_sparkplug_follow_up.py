@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from plantwire.gateway.buffer.entry import DropReason
 from plantwire.gateway.forwarder import DeadLetter
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.rejected import Reason, Rejected
@@ -37,7 +38,9 @@ class Intake:
         self.waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.letters: list[DeadLetter] = []
 
-    def put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None]:
+    def put(
+        self, frames: Sequence[TelemetryFrame], refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append((len(frames), future))
         return future
@@ -45,7 +48,9 @@ class Intake:
     def put_or_drop(self, frames: Sequence[TelemetryFrame]) -> None:
         self.put(frames)
 
-    def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
+    def put_dead_letter(
+        self, letter: DeadLetter, refusal: DropReason = DropReason.RETURNED
+    ) -> asyncio.Future[None]:
         self.letters.append(letter)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.set_result(None)
@@ -90,7 +95,7 @@ async def test_the_frames_of_a_lost_broker_go_in_turns() -> None:
             told.append(size)
             future.set_result(None)
         rig.intake.waiting.clear()
-    assert told == [1000, 1000, 500]
+    assert told == [250, 250, 250, 250, 250, 250, 250, 250, 250, 150, 100]  # each frame has one metric
 
 
 async def test_a_later_timer_replaces_an_earlier_one_and_none_cancels_it() -> None:
@@ -151,7 +156,8 @@ async def test_a_message_is_one_dead_letter_and_each_reason_is_counted(reasons: 
     rig.follow_up.apply(outcome, "spBv1.0/G/NDATA/Press", b"bytes", 5_000_000)
     await asyncio.sleep(0)
     (letter,) = rig.intake.letters
-    assert letter == DeadLetter(b"bytes", Rejected(reasons[0], "no"), "sparkplug:spBv1.0/G/NDATA/Press", 5000)
+    source = "sparkplug:spBv1.0/G/NDATA/Press"
+    assert letter == DeadLetter(b"bytes", Rejected(reasons[0], "no"), source, 5000, "sparkplug-b")
     for reason in reasons:
         assert rig.counted("rejected_total", transport="sparkplug", reason=reason.value) == 1
     assert rig.counted("dead_letters_total", reason=reasons[0].value) == 1
