@@ -124,7 +124,7 @@ class Parts:
     async def start(self) -> None:
         """Open the buffer and start everything; raises what `SqliteEdgeBuffer.start` raises.
 
-        But for a disk that fails: Kafka is left, and a plant is better off with less safety than without data.
+        But for a disk that fails: Kafka is left, and a plant is better off with less safety than no data.
         """
         buffer_fault: str | None = None
         try:

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 COUNTS_EVERY_S: Final = 1.0
 _AGE_EVERY_S: Final = 60.0
+_TIDY_AGAIN_S: Final = 5.0
+"""After a failure; nothing may become due again at once that a dead disk will never let happen."""
 _REOPEN_EVERY_S: Final = 1.0
 _LOCK_WAIT_S: Final = 2.0
 _FAULTS_MAX: Final = 5
@@ -66,6 +68,7 @@ class GuardedStore:
         self._counted = -1
         self._faults = 0
         self._reserved = False
+        self._untidy = False
         self._counts_at_s = self._age_at_s = self._reopen_at_s = 0.0
         self._set_aside: tuple[str, ...] = ()
         self._stats = BufferStats(0, 0, None, {})
@@ -126,8 +129,12 @@ class GuardedStore:
                 self._age_at_s = now_s + _AGE_EVERY_S
                 self._drops += self._guarded(Store.evict_aged)
                 self._guarded(Store.shrink)
+            self._untidy = False
         except _FAULTS as error:
-            log.warning("edge-buffer-not-tidied", reason=_reason(error))
+            self._age_at_s = now_s + _TIDY_AGAIN_S
+            if not self._untidy:
+                self._untidy = True
+                log.warning("edge-buffer-not-tidied", reason=_reason(error))
             self._make_room(error)
         if now_s >= self._counts_at_s:
             self._write_counts(now_s)

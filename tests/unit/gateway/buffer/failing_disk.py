@@ -17,9 +17,12 @@ class FailingDisk(apsw.VFS):
         self.fault: Callable[[str, str], type[apsw.Error] | None] = lambda path, act: None
         """(path, `write` | `sync` | `truncate`) → the error; asked before each."""
         self.faults = 0
+        self.opens = True
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         assert name is not None
+        if not self.opens:
+            raise apsw.CantOpenError
         return _File(self, name if isinstance(name, str) else name.filename(), name, flags)
 
     def ask(self, path: str, act: str) -> None:

@@ -7,11 +7,13 @@ import os
 import random
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
 import pytest
+import structlog
 
 from plantwire.gateway.buffer.bounds import BufferBounds
 from plantwire.gateway.buffer.changes import Changes
@@ -81,6 +83,47 @@ def test_a_refused_put_leaves_nothing_behind(tmp_path: Path) -> None:
     after = Rig(tmp_path)
     assert [stored.entry for stored in after.peek()] == [entry(1), entry(4)]
     after.close()
+
+
+def dead(disk: FailingDisk) -> None:
+    disk.fault = lambda path, act: apsw.IOError
+    disk.opens = False
+
+
+def cannot_copy_the_log(disk: FailingDisk) -> None:
+    disk.fault = lambda path, act: apsw.FullError if act == "write" and path.endswith(".db") else None
+
+
+@pytest.mark.parametrize("break_disk", [dead, cannot_copy_the_log])
+def test_a_disk_that_does_not_recover_is_tried_now_and_then_and_reported_once(
+    tmp_path: Path, break_disk: Callable[[FailingDisk], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FailingDisk(f"failing-tidy-{break_disk.__name__}")
+    rig = Rig(tmp_path, vfs=disk.name)
+    rig.put(entry(1))
+    break_disk(disk)
+    for number in range(2, 500):
+        with contextlib.suppress(BufferRefusedError):
+            rig.put(entry(number))
+    now_s = [time.monotonic() + 120.0]
+    monkeypatch.setattr("plantwire.gateway.buffer.guarded_store.time.monotonic", lambda: now_s[0])
+    with structlog.testing.capture_logs() as logged:
+        tidied = 0
+        end_s = now_s[0] + 60.0
+        while now_s[0] < end_s:
+            rig.tidy()
+            tidied += 1
+            # As the thread does: it waits until something is due.
+            due_s = rig.store.due_in_s()
+            assert due_s > 0, "due again at once"
+            now_s[0] += due_s
+    assert tidied <= 70
+    assert [event["event"] for event in logged].count("edge-buffer-not-tidied") == 1
+    disk.fault, disk.opens = lambda path, act: None, True
+    now_s[0] += 60.0
+    rig.tidy()
+    rig.put(entry(1000))
+    rig.close()
 
 
 def mounted(folder: Path, size: str) -> bool:
