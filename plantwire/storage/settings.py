@@ -11,13 +11,19 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Self
 
-from pydantic import Field, model_validator
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from plantwire.platform.settings import SharedSettings
 
 
 class StorageSettings(SharedSettings):
     """What is written how fast, and how long it is kept."""
+
+    # The database's address has a password in it.
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     storage_host: str = Field("127.0.0.1", description="Address of /healthz, /readyz and /metrics.")
     storage_port: int = Field(8082, ge=0, le=65535, description="Their port; 0 takes a free one.")
@@ -49,6 +55,15 @@ class StorageSettings(SharedSettings):
         ge=0,
         description="Age at which raw samples and the 1 s tier go to TimescaleDB's columnstore; 0 is never.",
     )
+
+    @field_validator("database")
+    @classmethod
+    def _is_an_address(cls, database: str) -> str:
+        try:
+            conninfo_to_dict(database)
+        except psycopg.ProgrammingError:  # its text would quote the address
+            raise ValueError("it is no address of a PostgreSQL database") from None
+        return database
 
     @model_validator(mode="after")
     def _each_tier_outlives_the_one_below(self) -> Self:

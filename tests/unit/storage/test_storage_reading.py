@@ -168,6 +168,17 @@ def test_a_number_that_is_none_is_found_in_a_frame_of_a_known_layout_too(number:
     assert [row[1] for row in rows_of(batch)] == ["b"]
 
 
+@given(st.binary(max_size=200), st.integers(0, 120), st.booleans())
+def test_no_bytes_break_the_reader(noise: bytes, place: int, inside: bool) -> None:
+    body = record(frame("press-1", AT_MS, Metric("a", 1.0), Metric("b", text="x"))).body
+    made = body[:place] + noise + body[place + len(noise) :] if inside else noise
+    reader = RecordReader()
+    batch = read(record(body, key="press-1"), record(made, key="press-1"), reader=reader)
+    assert batch.frames == 2
+    assert len(rows_of(batch)) == batch.samples >= 2
+    assert len(batch.refused) <= 1
+
+
 def test_what_is_not_for_a_historian_is_left_out_and_counted() -> None:
     batch = read(record(frame("press-1", AT_MS, Metric("a", 1.0), protocol="sparkplug-b-transient")))
     assert dict(batch.left_out) == {"transient": 1}

@@ -42,6 +42,13 @@ def test_for_ever_is_longer_than_any_time(right: dict[str, int]) -> None:
     assert StorageSettings(**right) is not None
 
 
+@pytest.mark.parametrize("address", ["postgresql:/me:hidden@host/plant", "host=x password='hidden"])
+def test_an_address_that_cannot_be_read_is_refused_without_being_shown(address: str) -> None:
+    with pytest.raises(ValidationError, match="no address of a PostgreSQL database") as refused:
+        StorageSettings(database=address)
+    assert "hidden" not in str(refused.value)
+
+
 def test_samples_are_too_late_an_hour_before_their_seconds_go() -> None:
     now_ms = 1_790_000_000_000
     assert horizon_ms(StorageSettings(), now_ms) == now_ms - 7 * DAY_MS + HOUR_MS
