@@ -48,7 +48,7 @@ def go_on_from(detector: DeviceDetector, edge: DeviceState, event_ms: int) -> li
     """
     adopted = adopt(detector.exact_state(), edge)
     if adopted.state != detector.state:
-        detector.adopt(adopted.state)
+        detector.adopt(adopted.state, event_ms)
     return [
         restate(
             alarm,

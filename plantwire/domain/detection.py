@@ -16,7 +16,7 @@ from math import inf, isfinite
 from typing import Final, TypedDict
 
 from plantwire.domain.alarm_events import DEDUP_WINDOW_MS, Alarm, announce, withdraw
-from plantwire.domain.device_clock import DeviceClock
+from plantwire.domain.device_clock import MAX_LATE_MS, DeviceClock
 from plantwire.domain.device_state import DeviceState, Key, Tracked
 from plantwire.domain.limits import NORMAL, LevelChange, LimitState, evaluate, expire
 from plantwire.domain.limits import next_due_ms as next_limit_due_ms
@@ -99,14 +99,20 @@ class DeviceDetector:
         self.silences.take_rules(rules)
         return self.run_timers(event_now_ms, silent_until_ms)
 
-    def adopt(self, state: DeviceState) -> None:
-        """Go on from a state in which the times of silences are exact, as `exact_state` gives it."""
+    def adopt(self, state: DeviceState, event_ms: int) -> None:
+        """Go on from a state in which the times of silences are exact, as `exact_state` gives it, before a
+        frame of `event_ms`.
+        """
         self.state = state
         for (_, metric), tracked in state.items():
-            if tracked.silence and metric == WHOLE_DEVICE:
-                self.clock.newest_ms = max(self.clock.newest_ms, tracked.newest_ms)
-            elif tracked.silence:
-                self.clock.note(metric, tracked.newest_ms)
+            if not tracked.silence:
+                continue
+            # It comes from outside: it must not make this frame look too late.
+            newest_ms = min(tracked.newest_ms, event_ms + MAX_LATE_MS - 1)
+            if metric == WHOLE_DEVICE:
+                self.clock.newest_ms = max(self.clock.newest_ms, newest_ms)
+            else:
+                self.clock.note(metric, newest_ms)
         self.silences.look_again()
 
     def exact_state(self) -> DeviceState:

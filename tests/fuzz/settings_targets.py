@@ -49,6 +49,7 @@ def rule_file_seeds() -> list[bytes]:
     return [
         *(f"rules:\n  - id: {rule}".encode() for rule in rules[:6]),
         (RULES_FOLDER / "nab.yaml").read_bytes(),
+        b"rules: [{id: s, devices: '*', missing: {high: {after_s: 60}, critical: {after_s: 600}}}]",
         b"rules: &a [*a]",
         b"rules: [{id: a, devices: '[', metric: '*', limits: {high: {above: .inf}}}]",
         b"--- !!python/object:os.system {}\n...\n--- 2",

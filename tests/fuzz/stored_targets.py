@@ -14,7 +14,7 @@ from plantwire.gateway.buffer.rows import TABLES, from_row, table_of, to_row
 from plantwire.gateway.edge_alarms.saved_state import KEY_PREFIX, UnreadableStateError, decode, encode
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC, UndecodableError
 from plantwire.schemas.frame_layout import MAX_NUMBERS, FrameReader
-from plantwire.schemas.records import AlarmRule, Limit, Metric, TelemetryFrame
+from plantwire.schemas.records import AlarmRule, Limit, Metric, Missing, TelemetryFrame
 from tests.fuzz.cursor import Cursor
 from tests.fuzz.frame_checks import RECEIVED_MS, RECEIVED_US
 from tests.fuzz.target import Check
@@ -147,11 +147,14 @@ def edge_state_check() -> Check:
         except UnknownLayoutError:
             return
         assert unpack(pack(site, state)) == (site, state) or _has_nan(state)
-        detector = DeviceDetector("press-1", RuleBook([_RULE]).for_device("press-1"), state)
+        rules = RuleBook([_RULE, _LOST, _SILENT]).for_device("press-1")
+        detector = DeviceDetector("press-1", rules, state)
         events = detector.take_frame(_FRAME_FIELDS, RECEIVED_MS)
-        other = DeviceDetector("press-1", RuleBook([_RULE]).for_device("press-1"))
+        other = DeviceDetector("press-1", rules)
         events += go_on_from(other, state, RECEIVED_MS)
-        events += detector.run_timers(RECEIVED_MS + 10_000)
+        for judge in (detector, other):
+            events += judge.run_timers(RECEIVED_MS + 10_000, RECEIVED_MS + 10_000)
+        events += other.take_frame(_FRAME_FIELDS, RECEIVED_MS)
         for event in events:
             ALARM_CODEC.encode(event)
 
@@ -208,6 +211,8 @@ def stored_rule_seeds() -> list[bytes]:
 
 
 _RULE = AlarmRule("r", 1, "*", "t*", (Limit(0, above=10.0),), on_delay_ms=1000)
+_LOST = AlarmRule("lost", 1, "*", "t*", (), missing=(Missing(0, 60_000), Missing(1, 2_000)))
+_SILENT = AlarmRule("silent", 1, "*", "", (), missing=(Missing(1, 2_000),))
 _FRAME_FIELDS = {
     "device_id": "press-1",
     "site": "hall",
@@ -226,7 +231,13 @@ def edge_state_seeds() -> list[bytes]:
     rules = RuleBook([_RULE, AlarmRule("s", 1, "*", "t", (Limit(1, above=1.0),))]).for_device("press-1")
     detector = DeviceDetector("press-1", rules)
     detector.take_frame(_FRAME_FIELDS, RECEIVED_MS)
-    return [*seeds, pack("hall", detector.state), b"\x01", b"\x02", b"\x01\x92\xa0\x91\x93\xa1\xff\xa1t\xc0"]
+    seeds.append(pack("hall", detector.state))
+    waiting = DeviceDetector("press-1", RuleBook([_LOST, _SILENT]).for_device("press-1"))
+    waiting.take_frame(_FRAME_FIELDS, RECEIVED_MS)
+    seeds.append(pack("hall", waiting.state, -500))
+    waiting.run_timers(RECEIVED_MS + 3_000, RECEIVED_MS + 3_000)
+    seeds.append(pack("hall", waiting.state))
+    return [*seeds, b"\x01", b"\x02", b"\x01\x92\xa0\x91\x93\xa1\xff\xa1t\xc0"]
 
 
 def saved_state_seeds() -> list[bytes]:
