@@ -190,7 +190,7 @@ def stored_rule_check() -> Check:
             frame = {**_FRAME_FIELDS, "event_time_ms": RECEIVED_MS + at_ms}
             frame["metrics"] = [{"name": "t", "number": number, "quality": 192, "event_time_ms": None}]
             events += detector.take_frame(frame, RECEIVED_MS + at_ms)  # type: ignore[arg-type]
-        events += detector.run_timers(RECEIVED_MS + 100_000)
+        events += detector.run_timers(RECEIVED_MS + 100_000, RECEIVED_MS + 100_000)
         for event in events:
             ALARM_CODEC.encode(event)
 
@@ -207,6 +207,8 @@ def stored_rule_seeds() -> list[bytes]:
         ),
         RULE_CODEC.encode(AlarmRule("r", 3, "*", "*", limits)),
         RULE_CODEC.encode(AlarmRule("r", 3, "*", "*", (), retired=True)),
+        RULE_CODEC.encode(_LOST),
+        RULE_CODEC.encode(_SILENT),
     ]
 
 

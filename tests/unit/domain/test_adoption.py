@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plantwire.domain.adoption import adopt, go_on_from
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.rule_book import RuleBook
-from plantwire.schemas.records import AlarmEvent, AlarmKind, AlarmRule, Limit
+from plantwire.schemas.records import AlarmEvent, AlarmKind, AlarmRule, Limit, Missing
 
 START_MS = 1_795_000_000_000
 RULES = (
@@ -173,3 +173,58 @@ def test_what_the_cloud_guessed_of_the_same_alarm_is_set_right() -> None:
     # From here on the cloud is one revision ahead, and of the same mind.
     [ended] = [event for d in (cloud,) for at in (1, 6000) for event in judge(d, at_ms + at, 50.0)]
     assert (ended.alarm_id, ended.revision, ended.kind) == (guessed.alarm_id, 4, AlarmKind.CLEARED)
+
+
+LOST = AlarmRule("lost", 1, "*", "temperature", (), missing=(Missing(0, 600_000), Missing(1, 60_000)))
+
+
+def waiting() -> DeviceDetector:
+    """A device of which data were seen at START_MS."""
+    device = DeviceDetector("press-1", RuleBook([LOST]).for_device("press-1"))
+    judge(device, START_MS, 50.0)
+    return device
+
+
+def test_what_only_the_edge_has_seen_ends_what_the_cloud_missed() -> None:
+    edge, cloud = waiting(), waiting()
+    for at_ms in range(START_MS, START_MS + 200_000, 10_000):
+        judge(edge, at_ms, 50.0)
+    [missed] = cloud.run_timers(START_MS + 200_000, START_MS + 200_000)
+    at_ms = START_MS + 200_000
+    ended = go_on_from(cloud, edge.exact_state(), at_ms)
+    assert names(ended) == [(missed.alarm_id, 2, AlarmKind.CLEARED)]
+    assert judge(cloud, at_ms, 50.0) == judge(edge, at_ms, 50.0) == []
+    # From here on both count from the same value.
+    later_ms = at_ms + 61_000
+    assert cloud.run_timers(later_ms, later_ms) == edge.run_timers(later_ms, later_ms) != []
+
+
+def test_what_the_edge_does_not_know_of_is_still_waited_for() -> None:
+    cloud = waiting()
+    fresh = DeviceDetector("press-1", RuleBook([LOST]).for_device("press-1"))
+    fresh.take_readings([("pressure", 1.0, START_MS + 1)], START_MS + 1, "", START_MS + 1)
+    assert go_on_from(cloud, fresh.exact_state(), START_MS + 1) == []
+    [raised] = cloud.run_timers(START_MS + 61_000, START_MS + 61_000)
+    assert raised.event_time_ms == START_MS + 60_000
+
+
+def test_two_revisions_of_one_number_are_told_apart_by_a_third() -> None:
+    """The edge told that data are back, and the cloud, cut off, that they are missing for longer still."""
+    edge, cloud = waiting(), waiting()
+    at_ms = START_MS + 61_000
+    assert names(edge.run_timers(at_ms, at_ms)) == names(cloud.run_timers(at_ms, at_ms)) != []
+    [back] = judge(edge, START_MS + 100_000, 50.0)
+    [worse] = cloud.run_timers(START_MS + 700_000, START_MS + 700_000)
+    assert (back.alarm_id, back.revision) == (worse.alarm_id, worse.revision)
+    judge(edge, START_MS + 140_000, 50.0)
+    [told] = go_on_from(cloud, edge.exact_state(), START_MS + 150_000)
+    assert (told.alarm_id, told.revision, told.kind) == (back.alarm_id, 3, AlarmKind.CLEARED)
+
+
+def test_a_state_from_outside_does_not_make_its_frame_too_late() -> None:
+    silent = AlarmRule("silent", 1, "*", "", (), missing=(Missing(1, 60_000),))
+    cloud, other = (DeviceDetector("press-1", RuleBook([silent]).for_device("press-1")) for _ in "12")
+    judge(other, START_MS + 10**9, 50.0)
+    go_on_from(cloud, other.exact_state(), START_MS)
+    judge(cloud, START_MS, 50.0)
+    assert cloud.clock.too_late == 0
