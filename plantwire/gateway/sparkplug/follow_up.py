@@ -98,9 +98,7 @@ class FollowUp:
                 self._ask(effect)
 
     async def tell_stale(self, outcomes: Iterator[Outcome]) -> None:
-        """Do what the outcomes of a lost broker ask for; returns once their frames are durable, however long
-        that takes, unless `stop_trying` was called.
-        """
+        """Do what the outcomes of a lost broker ask for; their frames go to the intake in turns."""
         frames: list[TelemetryFrame] = []
         for outcome in outcomes:
             frames += outcome.frames

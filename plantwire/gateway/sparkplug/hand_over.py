@@ -5,7 +5,8 @@ Guarantees: frames go on in the order of the calls. Few of them go at once; many
 of the event loop, so that a large birth holds nothing else up. Up to `QUEUE_COST_MAX` wait so; what comes on
 top of it makes all of them go at once. No sender can be told that there is no room: frames and dead letters
 that find none are counted as dropped (`no-room`). Values that say that others are stale are tried again,
-since without them those stay good for ever: up to `OWED_COST_MAX` of them, until `stop_trying`.
+since without them those stay good for ever: up to `OWED_COST_MAX` of them, until `stop_trying`. These alone
+may come after what followed them; their time says what they are newer than.
 Not here: what is stale (`session`), counts of frames (the ledger).
 """
 
@@ -28,7 +29,7 @@ from plantwire.schemas.records import QUALITY_STALE, TelemetryFrame
 
 TRANSPORT: Final = "sparkplug"
 QUEUE_COST_MAX: Final = 200_000
-OWED_COST_MAX: Final = 100_000
+OWED_COST_MAX: Final = 200_000
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LONGEST_S: Final = 5.0
 
@@ -79,12 +80,18 @@ class HandOver:
             self._next = asyncio.get_running_loop().call_soon(self._turn)
 
     async def tell_stale(self, frames: Sequence[TelemetryFrame]) -> None:
-        """Hand over what says that values are stale; returns once it is durable, however long that takes,
-        or at the first refusal after `stop_trying`.
+        """Hand over what says that values are stale, each slice once the one before is durable; where that
+        fails, the rest without waiting.
         """
         self._flush()
+        waits = True
         for part in slices(frames):
-            await self._until_kept(part)
+            attempt = self._put(part)
+            if attempt is not None and waits:
+                await asyncio.wait([attempt])
+                waits = not attempt.cancelled() and attempt.exception() is None
+            else:
+                await asyncio.sleep(0)
 
     def put_dead_letter(self, letter: DeadLetter) -> asyncio.Future[None]:
         """See `Forwarder.put_dead_letter`; one that finds no room is counted as dropped."""
@@ -117,25 +124,19 @@ class HandOver:
             self._queued_cost -= sum(cost_of(frame) for frame in part)
             self._put(part)
 
-    def _put(self, frames: Sequence[TelemetryFrame]) -> None:
-        if not any(_is_stale(frame) for frame in frames):
-            self._intake.put_or_drop(frames)
-            return
+    def _put(self, frames: Sequence[TelemetryFrame]) -> asyncio.Future[None] | None:
+        """The first attempt at what is tried again, where it was not refused at once."""
         cost = sum(cost_of(frame) for frame in frames)
-        if self._closing.is_set() or self._owed_cost + cost > OWED_COST_MAX:
+        if not any(_is_stale(frame) for frame in frames) or self._owed_cost + cost > OWED_COST_MAX:
             self._intake.put_or_drop(frames)
-            return
-        try:
-            first = self._intake.put(frames)
-        except UnavailableError as unavailable:
-            self._note_unavailable(unavailable)
-            retry = self._until_kept(frames, failures=1)
-        else:
-            retry = self._until_kept(frames, first)
+            return None
+        # At the stop the last attempt is the first, and the task's.
+        attempt = None if self._closing.is_set() else self._attempt(frames, DropReason.RETURNED)
         self._owed_cost += cost
-        task = asyncio.get_running_loop().create_task(retry)
+        task = asyncio.get_running_loop().create_task(self._until_kept(frames, attempt))
         self._retries.add(task)
         task.add_done_callback(lambda done: self._handle_kept(done, cost))
+        return attempt
 
     def _handle_kept(self, task: asyncio.Task[None], cost: int) -> None:
         self._retries.discard(task)
@@ -144,27 +145,31 @@ class HandOver:
             task.result()
 
     async def _until_kept(
-        self,
-        frames: Sequence[TelemetryFrame],
-        attempt: asyncio.Future[None] | None = None,
-        failures: int = 0,
+        self, frames: Sequence[TelemetryFrame], attempt: asyncio.Future[None] | None
     ) -> None:
+        """Await the first attempt, if it is under way, and make further ones, with pauses."""
+        failures, is_last = 0, False
         while True:
-            if failures:
-                await self._pause(failures)
-            is_last = self._closing.is_set()
-            refusal = DropReason.NO_ROOM if is_last else DropReason.RETURNED
             try:
-                await (attempt or self._intake.put(frames, refusal))
+                if attempt is not None:
+                    await attempt
+                    return
             except UnavailableError as unavailable:
                 self._note_unavailable(unavailable)
-                if is_last:
-                    log.warning("sparkplug_stale_not_told", frames=len(frames), detail=unavailable.detail)
-                    return
-            else:
+            if is_last:
+                log.warning("sparkplug_stale_not_told", frames=len(frames))
                 return
-            attempt = None
             failures += 1
+            await self._pause(failures)
+            is_last = self._closing.is_set()
+            attempt = self._attempt(frames, DropReason.NO_ROOM if is_last else DropReason.RETURNED)
+
+    def _attempt(self, frames: Sequence[TelemetryFrame], refusal: DropReason) -> asyncio.Future[None] | None:
+        try:
+            return self._intake.put(frames, refusal)
+        except UnavailableError as unavailable:
+            self._note_unavailable(unavailable)
+            return None
 
     async def _pause(self, failures: int) -> None:
         chance = random.random()  # noqa: S311 - spreading attempts needs no secrecy

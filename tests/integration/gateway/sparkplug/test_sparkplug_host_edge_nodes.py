@@ -123,6 +123,11 @@ async def test_an_intake_without_room_stops_nothing(rig: Rig, broker: RecordingB
     await rig.until(lambda: sample("plantwire_gateway_unavailable_total", refused) == 1)
     broker.cut()
     await rig.online(connection=2)
+    # What went stale meanwhile is told as soon as there is room.
+    told = len(rig.intake.frames)
+    rig.intake.refuses = False
+    await rig.until(lambda: len(rig.intake.frames) > told)
+    assert {m.quality for m in rig.intake.frames[-1].metrics} == {QUALITY_STALE}
 
 
 @pytest.mark.sparkplug(
