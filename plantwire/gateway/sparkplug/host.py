@@ -4,8 +4,10 @@ In: messages below `spBv1.0/`. Out: frames and dead letters to the intake; our S
 commands to the broker.
 Guarantees: as the standard has it. Clean session; the will says offline; we subscribe our STATE and the
 namespace in one request, then say online (the first thing that we publish, with the will's time stamp), and
-say so again whenever our STATE is seen otherwise. A stop in order says offline and then disconnects. When the
-broker is lost everything that came by it is stale; once it is back every edge node is asked for its births.
+say so again whenever our STATE is seen otherwise. Where it is seen offline as of a later time than that, edge
+nodes would not believe us: we leave and come again with a still later time stamp. A stop in order says
+offline and then disconnects. When the broker is lost everything that came by it is stale; once it is back
+every edge node is asked for its births.
 Messages are taken as they come, whatever the intake can hold: QoS 0 has no way to slow a sender down.
 Not here: what messages mean (`edge_nodes`), what follows from them (`follow_up`), the socket
 (`mqtt_connection`).
@@ -95,6 +97,10 @@ class SparkplugHost:
         self._connection: MqttConnection | None = None
         self._online_since_ms: int | None = None
         """Time stamp of our STATE on this connection; None while we have not said that we are online."""
+        self._state_seen_ms = 0
+        """Latest time stamp of a STATE of ours that said offline."""
+        self._outdated = asyncio.Event()
+        """Our STATE is older than that."""
         self._finding: str | None = "not connected yet"
         self._closing = False
         self._housekeeping: asyncio.TimerHandle | None = None
@@ -113,7 +119,7 @@ class SparkplugHost:
                 log.warning("sparkplug_unreachable", detail=str(error), failures=failures)
             else:
                 failures = 1
-                why = await connection.lost()
+                why = await self._until_lost(connection)
                 if not self._closing:
                     log.warning("sparkplug_lost", detail=why)
                 await connection.close()
@@ -162,9 +168,25 @@ class SparkplugHost:
         payload = command_payload(metrics, _wall_ms())
         return self._connection.publish(command_topic(edge_node, device), payload, qos=COMMAND_QOS)
 
+    async def _until_lost(self, connection: MqttConnection) -> str:
+        """Why the connection is lost, or has been given up."""
+        lost = asyncio.create_task(connection.lost())
+        outdated = asyncio.create_task(self._outdated.wait())
+        try:
+            await asyncio.wait((lost, outdated), return_when=asyncio.FIRST_COMPLETED)
+            if not lost.done():
+                since_ms = self._online_since_ms
+                await self._leave(connection, _ANNOUNCE_TIMEOUT_S)
+                return f"our STATE of {since_ms} is older than one of {self._state_seen_ms} that says offline"
+            return lost.result()
+        finally:
+            lost.cancel()
+            outdated.cancel()
+
     async def _come_online(self) -> MqttConnection:
         """A connection on which our STATE is online; raises `MqttUnreachableError`."""
-        since_ms = _wall_ms()
+        since_ms = max(_wall_ms(), self._state_seen_ms + 1)
+        self._outdated.clear()
         connection = self._connect(
             self._address,
             self._handle_message,
@@ -178,6 +200,8 @@ class SparkplugHost:
             await self._go_offline("no MQTT broker")
             raise
         self._online_since_ms = since_ms
+        if self._state_seen_ms > since_ms:
+            self._outdated.set()  # the retained one came before
         try:
             async with asyncio.timeout(_ANNOUNCE_TIMEOUT_S):
                 heard = await self._publish_state(connection, True, since_ms)
@@ -206,11 +230,15 @@ class SparkplugHost:
 
     async def _leave(self, connection: MqttConnection, timeout_s: float) -> None:
         """Publish our death, then DISCONNECT, which makes the broker forget the will."""
-        if self._online_since_ms is not None:
+        since_ms = self._online_since_ms
+        if since_ms is not None:
+            # Not older than what it ends. Where we come again it is no newer either, or another host of our
+            # id would have to come again over it, and so on.
+            timestamp_ms = since_ms if self._outdated.is_set() else max(_wall_ms(), since_ms)
             self._online_since_ms = None  # our own death is not to be answered
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await self._publish_state(connection, False, _wall_ms())
+                    await self._publish_state(connection, False, timestamp_ms)
         await connection.close()
 
     def _publish_state(
@@ -262,12 +290,18 @@ class SparkplugHost:
 
     def _handle_own_state(self, connection: MqttConnection, payload: bytes) -> None:
         """Whoever says otherwise (our own will of an earlier connection, a cleared topic) is answered."""
-        if self._online_since_ms is None:
-            return
         state = parse_state(payload)
-        if state is None or not state.online:
-            self._metrics.state_repeated.inc()
-            self._publish_state(connection, True, self._online_since_ms)
+        if state is not None and not state.online:
+            # May come before we are online: the retained one does.
+            self._state_seen_ms = max(self._state_seen_ms, state.timestamp)
+        since_ms = self._online_since_ms
+        if since_ms is None or self._outdated.is_set() or (state is not None and state.online):
+            return
+        self._metrics.state_repeated.inc()
+        if self._state_seen_ms > since_ms:
+            self._outdated.set()
+        else:
+            self._publish_state(connection, True, since_ms)
 
 
 def _wall_us() -> int:

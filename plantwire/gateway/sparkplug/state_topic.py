@@ -16,6 +16,8 @@ from plantwire.gateway.sparkplug.topic import NAMESPACE
 
 STATE_QOS: Final = 1
 _PAYLOAD_MAX_BYTES: Final = 4096
+TIMESTAMP_MAX_MS: Final = 2**53
+"""The largest integer that every JSON reader keeps exact."""
 
 
 class HostState(msgspec.Struct, frozen=True):
@@ -43,6 +45,7 @@ def parse_state(payload: bytes) -> HostState | None:
     if len(payload) > _PAYLOAD_MAX_BYTES:
         return None
     try:
-        return _decoder.decode(payload)
+        state = _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return state if 0 <= state.timestamp < TIMESTAMP_MAX_MS else None

@@ -38,6 +38,8 @@ class RecordingBroker:
         self.packets: list[Packet] = []
         self.acknowledges_publishes = True
         self.refuses_subscriptions = False
+        self.retained: tuple[str, bytes] | None = None
+        """Topic and payload of what the first who subscribes is sent, before the SUBACK."""
         self._connections = 0
         self._writer: asyncio.StreamWriter | None = None
         self._changed = asyncio.Condition()
@@ -93,6 +95,9 @@ class RecordingBroker:
                 (first,) = await reader.readexactly(1)
                 body = await reader.readexactly(await _read_length(reader))
                 packet = _parse(self._connections, first, body)
+                if packet.kind == SUBSCRIBE and self.retained is not None:
+                    self.deliver(*self.retained, qos=1, retain=True)
+                    self.retained = None
                 writer.write(self._answer(packet))
                 async with self._changed:
                     self.packets.append(packet)

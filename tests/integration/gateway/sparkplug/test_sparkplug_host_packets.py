@@ -117,6 +117,41 @@ async def test_whoever_says_that_it_is_offline_is_answered(
     await broker.wait_for(lambda _: of_kind(broker, PUBACK))  # and acknowledged
 
 
+@pytest.mark.parametrize("ahead_ms", [1, 3_600_000])
+async def test_it_comes_again_with_a_later_time_where_it_is_offline_as_of_later(
+    rig: Rig, broker: RecordingBroker, ahead_ms: int
+) -> None:
+    first = json.loads((await rig.online()).payload)
+    seen_ms = first["timestamp"] + ahead_ms
+    broker.deliver(STATE, b'{"online":false,"timestamp":%d}' % seen_ms, qos=1, retain=True)
+    again = json.loads((await rig.online(connection=2)).payload)
+    assert again["online"]
+    assert again["timestamp"] > seen_ms
+    will = json.loads(of_kind(broker, CONNECT)[1].will[1])
+    assert will == {"online": False, "timestamp": again["timestamp"]}
+    # The first session ended in order, by a death that is not newer than its birth: whoever has our id
+    # need not answer it.
+    _, death = broker.published(STATE, connection=1)
+    assert json.loads(death.payload) == {"online": False, "timestamp": first["timestamp"]}
+    assert len(of_kind(broker, DISCONNECT)) == 1
+    await rig.close()
+    await broker.wait_for(lambda packets: packets[-1].kind == DISCONNECT)
+    last = json.loads(broker.published(STATE)[-1].payload)
+    assert last["online"] is False
+    assert last["timestamp"] >= again["timestamp"], "edge nodes leave out a death older than the birth"
+
+
+async def test_a_retained_death_of_a_later_time_may_come_before_the_birth(broker: RecordingBroker) -> None:
+    later_ms = time.time_ns() // 1_000_000 + 3_600_000
+    broker.retained = (STATE, b'{"online":false,"timestamp":%d}' % later_ms)
+    rig = Rig(broker)
+    await broker.wait_for(lambda _: broker.published(STATE, connection=2))
+    assert json.loads(broker.published(STATE, connection=2)[0].payload)["timestamp"] == later_ms + 1
+    await rig.online(connection=2)
+    assert len(of_kind(broker, CONNECT)) == 2
+    await rig.close()
+
+
 async def test_online_messages_and_other_hosts_are_left_alone(rig: Rig, broker: RecordingBroker) -> None:
     first = await rig.online()
     broker.deliver(STATE, first.payload, qos=1)

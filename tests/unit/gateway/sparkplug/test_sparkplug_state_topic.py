@@ -48,6 +48,8 @@ def test_the_payload_is_json_with_a_boolean_and_a_number(online: bool) -> None:
         b'{"timestamp": 1}',
         b'{"online": false, "timestamp": "1"}',
         b'{"online": false, "timestamp": 1.5}',
+        b'{"online": false, "timestamp": -1}',
+        b'{"online": false, "timestamp": 9007199254740992}',
         b'\xff{"online": false, "timestamp": 1}',
         b'{"online": false, "timestamp": 1, "x": "' + b"x" * 5000 + b'"}',
     ],
