@@ -269,7 +269,7 @@ class DeviceDetector:
         after = dict(self.state)
         for key, tracked in self.state.items():
             rule_id, metric = key
-            if tracked.silence and self.silences.rule_of(key) is not None:
+            if tracked.silence and self.silences.silence_of(key) is not None:
                 continue
             compiled = next((c for c in self._rules.for_metric(metric) if c.rule.rule_id == rule_id), None)
             if compiled is None or tracked.silence:

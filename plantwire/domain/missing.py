@@ -9,8 +9,8 @@ too late to be newer says nothing.
 Not here: until when silence is known (`domain.listening`), values out of their limits (`domain.limits`).
 
 Values are noted lazily: most frames leave only their time behind, for all their metrics (`DeviceClock`). A
-row is rewritten once in `margin_ms` of event time, and then says that nothing came after a moment that lies
-ahead by as much. So a state that is restored never takes for silence what was only not stored.
+row is rewritten once in its rule's `margin_ms` of event time, and then says that nothing came after a moment
+that lies ahead by as much. So a state that is restored never takes for silence what was only not stored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from plantwire.domain.alarm_events import DEDUP_WINDOW_MS, announce
 from plantwire.domain.device_clock import DeviceClock
 from plantwire.domain.device_state import DeviceState, Key, Tracked
 from plantwire.domain.limits import NORMAL, LevelChange, LimitState
-from plantwire.domain.rule_book import WHOLE_DEVICE, DeviceRules
-from plantwire.schemas.records import AlarmEvent, AlarmRule
+from plantwire.domain.rule_book import WHOLE_DEVICE, CompiledSilence, DeviceRules
+from plantwire.schemas.records import AlarmEvent
 
 KEYS_MAX: Final = 500
 """Rules times metrics that are watched of one device: they travel with its state."""
-MARGIN_MAX_MS: Final = 60_000
 
 
 class SilenceWatch:
@@ -61,8 +60,8 @@ class SilenceWatch:
             return False
         is_full = _is_full(state)
         for metric in (*metrics, WHOLE_DEVICE):
-            for rule in self._rules.silences_of(metric):
-                tracked = state.get((rule.rule_id, metric))
+            for silence in self._rules.silences_of(metric):
+                tracked = state.get((silence.rule.rule_id, metric))
                 if not is_full if tracked is None else tracked.newest_ms <= self.seen_ms(metric):
                     return True
         return False
@@ -81,54 +80,54 @@ class SilenceWatch:
         events: list[AlarmEvent],
     ) -> DeviceState:
         """The state after a value of `event_ms`, where the last one was of `seen_ms` (0: unknown)."""
-        for rule in self._rules.silences_of(metric):
-            key = (rule.rule_id, metric)
+        for silence in self._rules.silences_of(metric):
+            key = (silence.rule.rule_id, metric)
             tracked = state.get(key)
             if tracked is None:
                 if _is_full(state):
                     self.refused += 1
                     continue
-                heard = Tracked(LimitState(), None, event_ms + margin_ms(rule), True)
-                self.look_ms = min(self.look_ms, heard.newest_ms + 1)
+                heard = _NOTHING_MISSED
             else:
                 last_ms = seen_ms or tracked.newest_ms
                 if event_ms <= last_ms:
                     continue
-                heard = self._grow(rule, key, tracked, last_ms, event_ms, site, events)
+                heard = self._grow(silence, key, tracked, last_ms, event_ms, site, events)
                 if heard.limit.level != NORMAL:
                     at_ms = max(event_ms, heard.limit.changed_ms)
-                    heard = self._change(rule, key, heard, NORMAL, at_ms, site, events)
-                if heard.newest_ms < event_ms:
-                    heard = heard._replace(newest_ms=event_ms + margin_ms(rule))
-                    self.look_ms = min(self.look_ms, heard.newest_ms + 1)
-                if heard == tracked:
+                    heard = self._change(silence, key, heard, NORMAL, at_ms, site, events)
+                if heard is tracked and tracked.newest_ms >= event_ms:
                     continue
-            state = {**state, key: heard}
+            newest_ms = max(heard.newest_ms, event_ms + silence.margin_ms)
+            self.look_ms = min(self.look_ms, newest_ms + 1)
+            state = {**state, key: heard._replace(newest_ms=newest_ms)}
         return state
 
     def sweep(self, state: DeviceState, until_ms: int, site: str, events: list[AlarmEvent]) -> DeviceState:
         """The state once it is known, by the device's clock, what came until `until_ms`."""
         after = dict(state)
-        self.look_ms = inf
-        self.has_quiet = False
+        look_ms = inf
+        has_quiet = False
         for key, tracked in state.items():
-            rule = self.rule_of(key) if tracked.silence else None
-            if rule is None:
+            silence = self.silence_of(key) if tracked.silence else None
+            if silence is None:
                 continue  # one that no longer applies is withdrawn by `DeviceDetector.run_timers`
             seen_ms = self.seen_ms(key[1])
             last_ms = seen_ms or tracked.newest_ms
-            swept = self._grow(rule, key, tracked, last_ms, until_ms, site, events)
-            alarm = swept.alarm
-            level = swept.limit.level
-            if alarm is not None and level == NORMAL and until_ms >= alarm.raise_ms + DEDUP_WINDOW_MS:
-                alarm = None
-            # Of a restored row only the later moment is known: it must not move further ahead.
-            goes_on = seen_ms and level == NORMAL and until_ms - last_ms < margin_ms(rule)
-            ahead_ms = margin_ms(rule) if goes_on else 0
-            self.has_quiet = self.has_quiet or (not ahead_ms and level == NORMAL)
-            after[key] = swept._replace(alarm=alarm, newest_ms=last_ms + ahead_ms)
-            next_ms = last_ms + ahead_ms if ahead_ms else last_ms + _next_after_ms(rule, level)
-            self.look_ms = min(self.look_ms, next_ms + 1)
+            tracked = self._grow(silence, key, tracked, last_ms, until_ms, site, events)
+            newest_ms = last_ms
+            if tracked.limit.level != NORMAL:
+                look_ms = min(look_ms, _next_ms(silence, tracked.limit.level, last_ms))
+            elif seen_ms and until_ms - last_ms < silence.margin_ms:
+                newest_ms = last_ms + silence.margin_ms
+                look_ms = min(look_ms, newest_ms)
+            else:
+                # Quiet; or restored, when only the later moment is known, which must not move further ahead.
+                has_quiet = True
+                look_ms = min(look_ms, last_ms + silence.steps[0][0])
+            if tracked.newest_ms != newest_ms or tracked.alarm is not None:
+                after[key] = _without_old_alarm(tracked, until_ms)._replace(newest_ms=newest_ms)
+        self.look_ms, self.has_quiet = look_ms + 1, has_quiet
         return after if after != state else state
 
     def put_forward(self, state: DeviceState, step_ms: int) -> DeviceState:
@@ -153,14 +152,17 @@ class SilenceWatch:
             for key, tracked in state.items()
         }
 
-    def rule_of(self, key: Key) -> AlarmRule | None:
+    def silence_of(self, key: Key) -> CompiledSilence | None:
         """The rule of a row, while it applies."""
         rule_id, metric = key
-        return next((rule for rule in self._rules.silences_of(metric) if rule.rule_id == rule_id), None)
+        for silence in self._rules.silences_of(metric):
+            if silence.rule.rule_id == rule_id:
+                return silence
+        return None
 
     def _grow(
         self,
-        rule: AlarmRule,
+        silence: CompiledSilence,
         key: Key,
         tracked: Tracked,
         last_ms: int,
@@ -169,15 +171,16 @@ class SilenceWatch:
         events: list[AlarmEvent],
     ) -> Tracked:
         """Let every severity take effect whose time ended before `until_ms`."""
-        for missing in sorted(rule.missing, key=lambda missing: missing.after_ms):
-            due_ms = last_ms + missing.after_ms
-            if due_ms < until_ms and missing.severity < tracked.limit.level:
-                tracked = self._change(rule, key, tracked, missing.severity, due_ms, site, events)
+        for after_ms, severity in silence.steps:
+            if last_ms + after_ms >= until_ms:
+                break
+            if severity < tracked.limit.level:
+                tracked = self._change(silence, key, tracked, severity, last_ms + after_ms, site, events)
         return tracked
 
     def _change(
         self,
-        rule: AlarmRule,
+        silence: CompiledSilence,
         key: Key,
         tracked: Tracked,
         level: int,
@@ -186,18 +189,25 @@ class SilenceWatch:
         events: list[AlarmEvent],
     ) -> Tracked:
         change = LevelChange(tracked.limit.level, level, at_ms, None, None)
-        alarm, event = announce(rule, self._device_id, site, key[1], tracked.alarm, change)
+        alarm, event = announce(silence.rule, self._device_id, site, key[1], tracked.alarm, change)
         events.append(event)
         return Tracked(LimitState(level, at_ms), alarm, tracked.newest_ms, True)
 
 
-def margin_ms(rule: AlarmRule) -> int:
-    """How far ahead a row may say that nothing came: a quarter of what the rule allows."""
-    return min(min(missing.after_ms for missing in rule.missing) // 4, MARGIN_MAX_MS)
+_NOTHING_MISSED: Final = Tracked(LimitState(), None, 0, True)
 
 
-def _next_after_ms(rule: AlarmRule, level: int) -> float:
-    return min((missing.after_ms for missing in rule.missing if missing.severity < level), default=inf)
+def _next_ms(silence: CompiledSilence, level: int, last_ms: int) -> float:
+    """When a more severe level is due; never, where there is none."""
+    return next((last_ms + after_ms for after_ms, severity in silence.steps if severity < level), inf)
+
+
+def _without_old_alarm(tracked: Tracked, until_ms: int) -> Tracked:
+    """An alarm that is over is kept as long as a further raise would be counted into it."""
+    alarm = tracked.alarm
+    if alarm is None or tracked.limit.level != NORMAL or until_ms < alarm.raise_ms + DEDUP_WINDOW_MS:
+        return tracked
+    return tracked._replace(alarm=None)
 
 
 def _is_full(state: DeviceState) -> bool:

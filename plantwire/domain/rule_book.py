@@ -21,6 +21,7 @@ from plantwire.schemas.severity import Severity
 _SEVERITIES = frozenset(Severity)
 # A bound, not a tuning knob: a plant has fewer metric names than this per device.
 _METRICS_REMEMBERED_PER_DEVICE = 10_000
+_MARGIN_MAX_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,26 @@ class CompiledRule:
     limits: tuple[CompiledLimit, ...]
     safe_low: float
     safe_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledSilence:
+    """A rule on data that stay away, ready to ask."""
+
+    rule: AlarmRule
+    steps: tuple[tuple[int, int], ...]
+    """(ms without data, severity in force after them), in the order in which they come; ever more severe."""
+    margin_ms: int
+    """How far ahead a row may say that nothing came: a quarter of what the rule allows, at most a minute."""
+
+
+def compile_silence(rule: AlarmRule) -> CompiledSilence:
+    """`rule` has at least one time in `missing`."""
+    steps: list[tuple[int, int]] = []
+    for after_ms, severity in sorted((missing.after_ms, missing.severity) for missing in rule.missing):
+        if not steps or severity < steps[-1][1]:
+            steps.append((after_ms, severity))
+    return CompiledSilence(rule, tuple(steps), min(steps[0][0] // 4, _MARGIN_MAX_MS))
 
 
 def compile_rule(rule: AlarmRule) -> CompiledRule:
@@ -72,22 +93,22 @@ class DeviceRules:
     def __init__(self, rules: tuple[tuple[re.Pattern[str], CompiledRule], ...]) -> None:
         self._rules = tuple((pattern, compiled) for pattern, compiled in rules if not _is_silence(compiled))
         self._silences = tuple(
-            (None if compiled.rule.metric == WHOLE_DEVICE else pattern, compiled.rule)
+            (None if compiled.rule.metric == WHOLE_DEVICE else pattern, compile_silence(compiled.rule))
             for pattern, compiled in rules
             if _is_silence(compiled)
         )
         self._by_metric: dict[str, tuple[CompiledRule, ...]] = {}
-        self._silences_by_metric: dict[str, tuple[AlarmRule, ...]] = {}
+        self._silences_by_metric: dict[str, tuple[CompiledSilence, ...]] = {}
         self.watch_silence = bool(self._silences)
         """Whether any rule is about data that stay away."""
 
-    def silences_of(self, metric: str) -> tuple[AlarmRule, ...]:
+    def silences_of(self, metric: str) -> tuple[CompiledSilence, ...]:
         """The rules on data of a metric, or of `WHOLE_DEVICE`, that stay away, in the order of their ids."""
         found = self._silences_by_metric.get(metric)
         if found is None:
             found = tuple(
-                rule
-                for pattern, rule in self._silences
+                silence
+                for pattern, silence in self._silences
                 if (pattern is None if metric == WHOLE_DEVICE else pattern and pattern.match(metric))
             )
             if len(self._silences_by_metric) < _METRICS_REMEMBERED_PER_DEVICE:

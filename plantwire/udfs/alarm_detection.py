@@ -113,9 +113,9 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
                 cached.passed, cached.passed_us = reading, detect_in_us
                 self._newest = cached
                 return None
-        return self._judge(body or b"", ctx, detect_in_us)
+        return self._judge(body or b"", ctx, detect_in_us, has_layout=reading is not None)
 
-    def _judge(self, body: bytes, ctx: Any, detect_in_us: int) -> Iterator[Any]:
+    def _judge(self, body: bytes, ctx: Any, detect_in_us: int, *, has_layout: bool) -> Iterator[Any]:
         """The long way: for the first frame of a layout, and whenever there is something to tell."""
         if not self._restored_rules:
             self._restore_rules(ctx)
@@ -136,7 +136,8 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         if ctx.get_current_key() != device_id:
             yield self._reject(body, ctx, "key-mismatch", detect_in_us)
             return
-        self._reader.learn(body, frame)
+        if not has_layout:
+            self._reader.learn(body, frame)
         cached = self._detectors.get(device_id) or self._load(device_id)
         detector = cached.detector
         before = detector.state

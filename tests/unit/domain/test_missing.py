@@ -14,10 +14,9 @@ from plantwire.domain.alarm_events import alarm_id_of
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.device_clock import MAX_LATE_MS, STEP_AFTER_MS
 from plantwire.domain.limits import NORMAL
-from plantwire.domain.missing import margin_ms
 from plantwire.domain.packed_state import pack, unpack
 from plantwire.domain.reconciliation import reconcile
-from plantwire.domain.rule_book import WHOLE_DEVICE, RuleBook
+from plantwire.domain.rule_book import WHOLE_DEVICE, RuleBook, compile_silence
 from plantwire.schemas.records import (
     QUALITY_BAD,
     QUALITY_GOOD,
@@ -45,6 +44,10 @@ SILENT = AlarmRule(
 )
 HOT = AlarmRule("hot", 1, "*", "t", (Limit(HIGH, above=90),))
 T0 = 1_795_000_000_000
+
+
+def margin_ms(rule: AlarmRule) -> int:
+    return compile_silence(rule).margin_ms
 
 
 def frame(at_ms: int, quality: int = QUALITY_GOOD, **metrics: float | str | None) -> Any:

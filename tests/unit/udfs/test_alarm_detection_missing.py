@@ -12,9 +12,8 @@ from plantwire.domain.alarm_events import alarm_id_of
 from plantwire.domain.attention import HOUSEKEEPING_MS
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.listening import GRACE_MS, IDLE_MS, LOOK_AGAIN_MS, SETTLE_MS
-from plantwire.domain.missing import margin_ms
 from plantwire.domain.packed_state import pack, unpack_with_clock
-from plantwire.domain.rule_book import RuleBook
+from plantwire.domain.rule_book import RuleBook, compile_silence
 from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC
 from plantwire.schemas.records import (
     QUALITY_STALE,
@@ -151,7 +150,7 @@ def test_frames_that_only_pass_are_heard(plant: Plant) -> None:
         writes += plant.flink.values["press-1"] is not before
     assert plant.told == []
     # One write by a frame and one by a timer in each margin, at the most.
-    assert writes <= 2 * (100_000 // margin_ms(LOST) + 1)
+    assert writes <= 2 * (100_000 // compile_silence(LOST).margin_ms + 1)
     assert len(plant.flink.timers) == 1
 
 
