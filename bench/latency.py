@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
 from bench import report
 from bench.deliveries import WHOLE, StageTime
+from bench.freshness import Freshness
 from bench.knee import KneeSearch
 from bench.latency_run import LatencyRun, run_latency
 from bench.load_schedule import LoadPlan
@@ -39,6 +41,7 @@ KNEE_CEILING: Final = 5_000
 CAUGHT_UP_RECORDS: Final = 100
 CATCH_UP_TIMEOUT_S: Final = 90.0
 CATCH_UP_LOOK_S: Final = 2.0
+FRESHNESS_P99_MS: Final = 1_000
 
 
 class KneeStep(msgspec.Struct, frozen=True):
@@ -128,6 +131,8 @@ def main_targets(run: LatencyRun) -> list[report.Target]:
         if stage.ms is not None and stage.budget_p95_ms is not None and stage.budget_p99_ms is not None:
             targets.append(report.at_most(f"{stage.name}, p95", stage.ms.p95, stage.budget_p95_ms, "ms"))
             targets.append(report.at_most(f"{stage.name}, p99", stage.ms.p99, stage.budget_p99_ms, "ms"))
+    if (age := run.freshness.age_ms) is not None:
+        targets.append(report.below("device → queryable row, p99", age.p99, FRESHNESS_P99_MS, "ms"))
     second_ids = delivered.second_ids + run.official.second_ids + fire.second_ids
     return [
         *targets,
@@ -144,6 +149,7 @@ def main_targets(run: LatencyRun) -> list[report.Target]:
 def print_run(console: Console, run: LatencyRun) -> None:
     """Stages against the budget, what the slow ones are made of, who used the processors."""
     console.print(_stage_table(run.delivered.stages, run.delivered.parts, run.delivered.whole))
+    console.print(_freshness_table(run.freshness))
     made_of = Table("pairs", "count", "mean ms", *(s.name for s in run.delivered.stages), title="Made of")
     for band in run.delivered.bands:
         shares = [f"{ms:.1f} ms, {band.stage_share[stage]:.0%}" for stage, ms in band.stage_mean_ms.items()]
@@ -169,6 +175,16 @@ def print_run(console: Console, run: LatencyRun) -> None:
     examples = (*found.lost_examples, *found.doubled_examples, *found.second_id_examples)
     for line in (*examples, *run.disconnected[:10]):
         console.print(f"[red]{line}[/red]")
+
+
+def _freshness_table(freshness: Freshness) -> Table:
+    table = Table("", "count", "p50", "p95", "p99", "max", title="Device → queryable row, ms")
+    for name, ms in (("age of a row when it is found", freshness.age_ms), ("a query", freshness.look_ms)):
+        if ms is not None:
+            figures = [f"{value:.1f}" for value in (ms.p50, ms.p95, ms.p99, ms.max)]
+            table.add_row(name, f"{ms.count:,}", *figures)
+    table.add_row("came after a newer frame, not timed", f"{freshness.unseen:,}", *[""] * 4)
+    return table
 
 
 def _stage_table(stages: Sequence[StageTime], parts: Sequence[StageTime], whole: StageTime) -> Table:
@@ -244,7 +260,7 @@ def main() -> None:
     try:
         with chosen as stack:
             figures, targets = measure(console, stack, arguments, folder)
-    except (BenchError, ValueError) as error:
+    except (BenchError, ValueError, psycopg.Error) as error:
         console.print(f"[red]{error}[/red]\nLogs are kept in {folder}")
         raise SystemExit(1) from None
     shutil.rmtree(folder)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import psutil
 
 from bench.alarm_topic import AlarmTopicReader
 from bench.bench_process import BenchProcess, bench_process
 from bench.cpu import Usage, family, take_moment, usage_between
 from bench.deliveries import Deliveries, ExpectedRaise, compare
 from bench.fire_check import FireCheck, check_fire
+from bench.freshness import Freshness, FreshnessWatch
 from bench.load_generator import LoadResult, Order
 from bench.load_schedule import LoadPlan, device_id, metric_name
 from bench.receipts import read_receipts
@@ -54,6 +56,8 @@ class LatencyRun(msgspec.Struct, frozen=True):
     disconnected: tuple[str, ...]
     pending_records: int
     """Unread by Flink at the end of the load."""
+    freshness: Freshness
+    """The second table: from a device to a row that a query finds."""
 
     @property
     def accepted_all(self) -> bool:
@@ -81,7 +85,8 @@ def expected_raises(plan: LoadPlan, start_ms: int) -> list[ExpectedRaise]:
 
 
 async def run_latency(stack: Stack, plan: LoadPlan, clients: int, official: int, folder: Path) -> LatencyRun:
-    """Run `plan` with `clients` in all, of which `official` are unchanged. Raises BenchError."""
+    """Run `plan` with `clients` in all, of which `official` are unchanged. Raises BenchError,
+    psycopg.Error."""
     viewer, device = stack.token("bench-viewer", "viewer"), stack.token("bench-device", "device")
     addresses, light = stack.status.addresses, clients - official
     files = (folder / "light.json", folder / "official.json")
@@ -101,12 +106,14 @@ async def run_latency(stack: Stack, plan: LoadPlan, clients: int, official: int,
             load_order = Order(addresses.gateway, device, plan)
             async with bench_process("bench.load_generator", load_order) as generator:
                 own = {
+                    "bench: itself, with the freshness queries": [psutil.Process()],
                     "bench: load generator": family(generator.pid),
                     "bench: light clients": family(light_clients.pid),
                     "bench: official clients": family(official_clients.pid),
                 }
                 parts = merged(stack.parts(), own)
                 start_ms = int((await generator.hear("started", CONNECT_TIMEOUT_S))["start_ms"])
+                watch = _watch(stack, plan, start_ms)
                 await _until(start_ms + plan.warm_up_ms)
                 begin, begin_s = take_moment(parts), time.monotonic()
                 telemetry = -await _telemetry(light_clients)
@@ -117,6 +124,7 @@ async def run_latency(stack: Stack, plan: LoadPlan, clients: int, official: int,
             load = msgspec.convert(finished["result"], LoadResult)
             pending = stack.pending_records()
             events = await asyncio.to_thread(reader.read_until_quiet, CATCH_UP_QUIET_S)
+            freshness = await asyncio.to_thread(watch.result)
             await light_clients.end()
             await official_clients.end()
     finally:
@@ -137,7 +145,16 @@ async def run_latency(stack: Stack, plan: LoadPlan, clients: int, official: int,
         telemetry_messages_per_s=round(telemetry / window_s, 1),
         disconnected=(*receipts.disconnected, *official_receipts.disconnected),
         pending_records=pending,
+        freshness=freshness,
     )
+
+
+def _watch(stack: Stack, plan: LoadPlan, start_ms: int) -> FreshnessWatch:
+    begin_ms = start_ms + plan.warm_up_ms
+    devices = [device_id(device) for device in range(plan.devices)]
+    watch = FreshnessWatch(stack.database(), devices, metric_name(0), (begin_ms, begin_ms + plan.window_ms))
+    watch.start()
+    return watch
 
 
 async def _telemetry(clients: BenchProcess) -> int:

@@ -14,13 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
 import psutil
 
 from bench.cpu import family
+from plantwire.platform.settings import default_home
 from plantwire.stack.ports import free_ports
+from plantwire.stack.secret import password_file
+from plantwire.stack.servers.postgres import ROLE
 
 PLANTWIRE: Final = Path(sys.executable).parent / "plantwire"
 COMMAND_TIMEOUT_S: Final = 300.0
@@ -48,6 +52,7 @@ class Addresses(msgspec.Struct, frozen=True):
     """What is needed of `plantwire status --json`."""
 
     kafka: str
+    database: str
     flink: str
     gateway: str
     dashboard: str
@@ -108,6 +113,15 @@ class Stack:
     def token(self, user: str, role: str) -> str:
         """A token for all devices."""
         return self.command("token", "--user", user, "--devices", "*", "--role", role).strip()
+
+    def database(self) -> str:
+        """The database's address, with the password that this home's embedded one asks for."""
+        if external := self._environment.get("PLANTWIRE_DATABASE"):
+            return external
+        home = Path(self._environment.get("PLANTWIRE_HOME") or default_home())
+        password = quote(password_file(home).read_text().strip(), safe="")
+        scheme, _, place = self.status.addresses.database.partition("://")
+        return f"{scheme}://{ROLE}:{password}@{place}"
 
     def parts(self) -> dict[str, list[psutil.Process]]:
         """The processes of every part; TaskManagers are named after the job that they run."""
