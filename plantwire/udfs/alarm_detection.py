@@ -190,14 +190,19 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         event_now_ms = timestamp + cached.clock_ahead_ms
         until_ms = self._silent_until_ms(cached, now_ms)
         before = cached.detector.state
-        events = self._refresh_rules(cached, event_now_ms, until_ms)
+        if cached.generation != self._book.generation:
+            events = self._refresh_rules(cached, event_now_ms, until_ms)
+        else:
+            events = cached.detector.run_timers(event_now_ms, until_ms)
         if cached.detector.watches_silence:
             # What the log has of a silence cannot be told from this state before it is known to have lasted.
             event_now_ms = min(event_now_ms, until_ms)
         if event_now_ms > cached.settle_after_ms:
             events.extend(self._settle(cached, event_now_ms))
-        if cached.detector.state is not before or before:
+        if cached.detector.state is not before:
             self._save(cached, ctx, now_ms)
+        else:
+            self._set_timer(cached, ctx, now_ms)
         for event in events:
             yield self._emit(msgspec.structs.replace(event, detect_in_us=detect_in_us))
 
@@ -259,17 +264,22 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def _save(self, cached: CachedDevice, ctx: Any, now_ms: int) -> None:
         detector = cached.detector
+        if detector.state:
+            self._state.update(pack(detector.site, detector.state, cached.heard.clock_ahead_ms))
+        else:
+            self._state.clear()
+        self._set_timer(cached, ctx, now_ms)
+
+    def _set_timer(self, cached: CachedDevice, ctx: Any, now_ms: int) -> None:
+        detector = cached.detector
         silence_in_ms = look_in_ms(detector.silences.look_ms, self._silent_until_ms(cached, now_ms))
         timer_ms = next_look_ms(detector.state, cached.clock_ahead_ms, now_ms, silence_in_ms)
-        if timer_ms is None:
-            self._state.clear()
+        if timer_ms is None or 0 < cached.timer_ms <= timer_ms:
             return
-        self._state.update(pack(detector.site, detector.state, cached.heard.clock_ahead_ms))
-        if not cached.timer_ms or timer_ms < cached.timer_ms:
-            if cached.timer_ms:
-                ctx.timer_service().delete_processing_time_timer(cached.timer_ms)
-            ctx.timer_service().register_processing_time_timer(timer_ms)
-            cached.timer_ms = timer_ms
+        if cached.timer_ms:
+            ctx.timer_service().delete_processing_time_timer(cached.timer_ms)
+        ctx.timer_service().register_processing_time_timer(timer_ms)
+        cached.timer_ms = timer_ms
 
     def _read_log(self) -> dict[str, list[AlarmEvent]]:
         """What the log last said of recent alarms, by device: a replay may come out differently."""

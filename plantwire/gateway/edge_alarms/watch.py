@@ -115,7 +115,11 @@ class DeviceWatch:
         """The timer that was to end at `at_ms` ended: let delays take effect, miss data that stay away,
         forget what is over, clear what no rule asks for.
         """
-        return self._refresh(book, at_ms + self.clock_ahead_ms, silent_until_ms(self._heard, 0, now_ms))
+        event_now_ms = at_ms + self.clock_ahead_ms
+        until_ms = silent_until_ms(self._heard, 0, now_ms)
+        if self._generation == book.generation:
+            return self.detector.run_timers(event_now_ms, until_ms)
+        return self._refresh(book, event_now_ms, until_ms)
 
     def silence_in_ms(self, now_ms: int) -> float:
         """In how many ms silence is to be asked for."""
