@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ OWED_ALARMS_MAX: Final = 10_000
 """Alarms that neither Kafka nor the buffer took, kept in memory to be tried again."""
 _COMMIT_MAX_RECORDS: Final = 500
 _TOO_LARGE: Final = "more than the buffer takes at once"
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class Mode(Enum):
@@ -138,11 +140,16 @@ class Durability:
             raise
 
     def take_alarms(self, alarms: Sequence[Alarm], now_ms: float) -> None:
-        """Take alarms that no frame caused."""
-        try:
-            self._commit(alarms, now_ms)
-        except BufferRefusedError:
-            self._owe(alarms)
+        """Take alarms that no frame caused, as many as there may be. One that no commit holds is dropped."""
+        for part in _parts(alarms, self._policy.commit_max_bytes):
+            try:
+                self._commit(part, now_ms)
+            except BufferRefusedError:
+                self._owe(part)
+        for alarm in alarms:
+            if _size_bytes(alarm) > self._policy.commit_max_bytes:
+                self._receive(alarm)
+                alarm.account.drop(DropReason.NO_ROOM)
 
     def answered(self, answers: Iterable[tuple[Record, bool]], now_ms: float) -> None:
         """Kafka acknowledged (True) or failed (False) live attempts."""
@@ -318,17 +325,21 @@ class Durability:
         self._commits += 1
         for record in records:
             record.row = Row.COMMITTING
-            if isinstance(record, Alarm) and not record.received:
-                record.received = True
-                record.account.receive()
+            if isinstance(record, Alarm):
+                self._receive(record)
+
+    @staticmethod
+    def _receive(alarm: Alarm) -> None:
+        """The ledger has it from the first attempt to store it."""
+        if not alarm.received:
+            alarm.received = True
+            alarm.account.receive()
 
     def _owe(self, alarms: Iterable[Alarm]) -> None:
         for alarm in alarms:
             if alarm.owed:
                 continue
-            if not alarm.received:
-                alarm.received = True
-                alarm.account.receive()
+            self._receive(alarm)
             if len(self._owed) >= OWED_ALARMS_MAX:
                 alarm.account.drop(DropReason.NO_ROOM)
             else:
@@ -365,9 +376,9 @@ def _size_bytes(record: Record) -> int:
     return size_bytes(record.entry) + sum(size_bytes(alarm.entry) for alarm in record.alarms)
 
 
-def _parts(records: Sequence[Record], max_bytes: int) -> Iterator[Sequence[Record]]:
+def _parts(records: Sequence[AnyRecord], max_bytes: int) -> Iterator[Sequence[AnyRecord]]:
     """The records, divided so that each part fits a commit, without those that fit none."""
-    part: list[Record] = []
+    part: list[AnyRecord] = []
     part_bytes = 0
     for record in records:
         record_bytes = _size_bytes(record)

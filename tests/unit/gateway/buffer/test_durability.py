@@ -330,6 +330,29 @@ def test_owed_alarms_are_bounded_and_those_beyond_are_counted(
     assert (counts.in_hand, counts.dropped) == (2, {"no-room": 1})
 
 
+def test_owed_alarms_are_more_than_one_commit_and_hold_up_nothing(world: World) -> None:
+    world.refuses_at_once = True
+    large = world.alarm(None)
+    large.entry = Entry(EntryKind.ALARM, SOURCE_EDGE_ALARMS, "press-1", 1, b"x" * 3 * 1024 * 1024)
+    several = [world.alarm(None) for _ in range(3)]
+    for alarm in several:
+        alarm.entry = Entry(EntryKind.ALARM, SOURCE_EDGE_ALARMS, "press-1", 1, b"x" * 1024 * 1024)
+    world.core.take_alarms([*several, large], world.now_ms)
+    world.core.take_alarms([world.alarm(None) for _ in range(1200)], world.now_ms)
+    world.refuses_at_once = False
+    world.advance(RETRY_MS)
+    assert [len(commit) for commit in world.commits] == [1, 1, 500, 500, 201]
+    while world.commits:
+        world.commit_done()
+    assert not world.core.busy
+    assert world.core.refusal is None
+    put = world.put(live=False)
+    world.commit_done()
+    assert world.settled == {id(put): None}
+    counts = world.ledger.counts()[SOURCE_EDGE_ALARMS]
+    assert (counts.buffered, counts.in_hand, counts.dropped) == (1203, 0, {"no-room": 1})
+
+
 def test_a_failed_attempt_is_buffered_even_while_kafka_answers_others(world: World) -> None:
     put = world.put()
     world.answer(world.puts[id(put)][0], False)
