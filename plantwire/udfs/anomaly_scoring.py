@@ -22,6 +22,7 @@ from pyflink.datastream.state import ValueStateDescriptor
 from plantwire.domain.admission import is_too_far_ahead
 from plantwire.domain.anomaly.device_scorer import (
     FORGET_AFTER_MS,
+    NOT_SCORED,
     PROTOCOL,
     DeviceScorer,
     UnknownScorerError,
@@ -88,7 +89,7 @@ class AnomalyScoring(KeyedProcessFunction):
             # Detection reads the same frame and sends it to the dead-letter topic.
             self._count_rejected.inc()
             return
-        if frame["protocol"] == PROTOCOL:
+        if frame["protocol"] in NOT_SCORED:
             return
         now_ms = time.time_ns() // 1_000_000
         if frame["device_id"] != device_id or is_too_far_ahead(frame["event_time_ms"], now_ms):

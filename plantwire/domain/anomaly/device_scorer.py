@@ -26,7 +26,9 @@ LEVEL: Final = PREFIX + "level/"
 MOVEMENT: Final = PREFIX + "movement/"
 MODEL_METRIC: Final = PREFIX + "model"
 PROTOCOL: Final = "plantwire-scoring"
-"""Of frames that carry scores; they are not scored again."""
+"""Of frames that carry scores."""
+NOT_SCORED: Final = frozenset({PROTOCOL, "sparkplug-b-transient"})
+"""Protocols of frames that are passed by: scores, and values that are not to be stored."""
 
 METRICS_MAX: Final = 200
 FORGET_AFTER_MS: Final = 7 * 24 * 3600 * 1000

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from plantwire.domain.anomaly.device_scorer import FORGET_AFTER_MS, PROTOCOL
-from plantwire.domain.anomaly.metric_scorer import WARM_UP
+from plantwire.domain.anomaly.device_scorer import (
+    FORGET_AFTER_MS,
+    LEVEL,
+    METRICS_MAX,
+    PROTOCOL,
+)
+from plantwire.domain.anomaly.device_scorer import MOVEMENT as MOVEMENT_PREFIX
+from plantwire.domain.anomaly.metric_scorer import MODEL, WARM_UP
+from plantwire.domain.anomaly.signals import MOVEMENT, RECENT
+from plantwire.gateway.sparkplug.outcome import PROTOCOL_TRANSIENT
 from plantwire.schemas import topics
 from plantwire.schemas.codec import FRAME_CODEC
 from plantwire.schemas.records import Metric, TelemetryFrame
-from plantwire.schemas.scoring_files import ScoringEntry
+from plantwire.schemas.rule_files import parse_rule_files
+from plantwire.schemas.scoring_files import (
+    DEFAULT_MEMORY,
+    MEMORY_MAX,
+    MEMORY_MIN,
+    ScoringEntry,
+    parse_scoring,
+)
 from plantwire.simulator.signals import gaussian
 from plantwire.udfs.anomaly_scoring import LIVE_FOR_MS, AnomalyScoring
 from tests.unit.udfs.flink_fakes import FakeFlink
@@ -87,6 +103,7 @@ def test_a_late_score_is_history() -> None:
         ({"event_time_ms": 2_000_000_000_000_000}, "frames_rejected"),
         ({"event_time_ms": 5}, "values_late"),
         ({"protocol": PROTOCOL}, None),
+        ({"protocol": PROTOCOL_TRANSIENT}, None),
         ({"metrics": (Metric("flow", 1.0),)}, None),
         ({"metrics": (Metric("t", 1e200),)}, "values_left_out"),
     ],
@@ -159,3 +176,41 @@ def test_state_of_a_device_that_is_no_longer_scored_goes_with_its_timer() -> Non
     ((_, at_ms),) = rig.flink.timers
     rig.flink.fire_timers(without, at_ms)
     assert (rig.flink.values, rig.flink.timers) == ({}, set())
+
+
+RULES_FOLDER = Path(__file__).parents[3] / "rules"
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "anomaly.md").read_text("utf-8")
+
+
+def test_every_metric_is_documented() -> None:
+    flink = FakeFlink()
+    names: list[str] = []
+    flink.counter = lambda name: names.append(name)  # type: ignore[assignment, func-returns-value]
+    opened(flink)
+    assert len(names) == 8
+    assert [name for name in names if f"`{name}`" not in DOCUMENT] == []
+
+
+def test_the_document_says_what_the_code_does() -> None:
+    text = DOCUMENT.replace(",", "")
+    for said in (
+        f"after {WARM_UP} values",
+        f"the mean of the last {RECENT}",
+        f"the last {MOVEMENT} steps",
+        f"{MEMORY_MIN} to {MEMORY_MAX}",
+        f"| {DEFAULT_MEMORY} |",
+        f"the first {METRICS_MAX} of a device",
+        f"for {FORGET_AFTER_MS // 86_400_000} days",
+        f"more than {LIVE_FOR_MS // 1000} s after",
+        f"`{MODEL}`",
+        f"`{PROTOCOL}`",
+    ):
+        assert said in text, said
+    example = DOCUMENT.split("```yaml\n")[1].split("```")[0]
+    assert len(parse_scoring(example, "docs/anomaly.md")) == 2  # type: ignore[arg-type]
+
+
+def test_the_rules_of_scores_are_on_scores() -> None:
+    rules = parse_rule_files([("anomaly.yaml", (RULES_FOLDER / "anomaly.yaml").read_text("utf-8"))])
+    assert isinstance(rules, list)
+    assert {rule.metric for rule in rules} == {LEVEL + "*", MOVEMENT_PREFIX + "*"}
