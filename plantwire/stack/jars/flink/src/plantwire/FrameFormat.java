@@ -1,6 +1,5 @@
 package plantwire;
 
-import java.util.List;
 import java.util.Set;
 import org.apache.flink.api.common.serialization.DeserializationSchema;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
@@ -15,10 +14,12 @@ import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.factories.DeserializationFormatFactory;
 import org.apache.flink.table.factories.DynamicTableFactory;
 import org.apache.flink.table.types.DataType;
-import org.apache.flink.table.types.logical.LogicalType;
+import org.apache.flink.table.types.logical.RowType;
 
 /**
  * The SQL format {@code plantwire-frame}: TelemetryFrame bodies as rows, without failing on what is none.
+ *
+ * <p>A table takes those of its columns that it needs, in any order.
  *
  * <p>Flink's own {@code avro} format reads the same bytes, but has no way to go on after bytes that it cannot
  * read: a single one would stop the job for ever.
@@ -28,6 +29,7 @@ public final class FrameFormat implements DeserializationFormatFactory {
     static final DataType ROW =
             DataTypes.ROW(
                     DataTypes.FIELD("device_id", DataTypes.STRING()),
+                    DataTypes.FIELD("site", DataTypes.STRING()),
                     DataTypes.FIELD("event_time_ms", DataTypes.BIGINT()),
                     DataTypes.FIELD("received_time_ms", DataTypes.BIGINT()),
                     DataTypes.FIELD("historical", DataTypes.BOOLEAN()),
@@ -63,13 +65,19 @@ public final class FrameFormat implements DeserializationFormatFactory {
             @Override
             public DeserializationSchema<RowData> createRuntimeDecoder(
                     DynamicTableSource.Context runtime, DataType declared) {
-                List<LogicalType> wanted = ROW.getLogicalType().getChildren();
-                if (!declared.getLogicalType().getChildren().equals(wanted)) {
-                    throw new ValidationException(
-                            "plantwire-frame has the columns " + ROW + ", not " + declared);
+                RowType known = (RowType) ROW.getLogicalType();
+                RowType wanted = (RowType) declared.getLogicalType();
+                int[] fields = new int[wanted.getFieldCount()];
+                for (int column = 0; column < fields.length; column++) {
+                    fields[column] = known.getFieldIndex(wanted.getFieldNames().get(column));
+                    if (fields[column] < 0
+                            || !known.getTypeAt(fields[column]).equals(wanted.getTypeAt(column))) {
+                        throw new ValidationException(
+                                "plantwire-frame has the columns " + ROW + ", not " + declared);
+                    }
                 }
                 TypeInformation<RowData> produced = runtime.createTypeInformation(declared);
-                return new FrameReader(produced);
+                return new FrameReader(produced, fields);
             }
 
             @Override

@@ -27,10 +27,13 @@ final class FrameReader implements DeserializationSchema<RowData> {
     private static final long LAST_MS = 253_402_300_799_999L;
 
     private final TypeInformation<RowData> produced;
+    private final int[] fields;
     private transient Counter rejected;
 
-    FrameReader(TypeInformation<RowData> produced) {
+    /** {@code fields} are the places of the wanted columns in {@link FrameFormat#ROW}. */
+    FrameReader(TypeInformation<RowData> produced, int[] fields) {
         this.produced = produced;
+        this.fields = fields;
     }
 
     @Override
@@ -54,7 +57,12 @@ final class FrameReader implements DeserializationSchema<RowData> {
             return null;
         }
         try {
-            return new Cursor(body).frame();
+            GenericRowData frame = new Cursor(body).frame();
+            GenericRowData row = new GenericRowData(fields.length);
+            for (int column = 0; column < fields.length; column++) {
+                row.setField(column, frame.getField(fields[column]));
+            }
+            return row;
         } catch (IOException | IndexOutOfBoundsException error) {
             return null;
         }
@@ -80,9 +88,9 @@ final class FrameReader implements DeserializationSchema<RowData> {
             this.body = body;
         }
 
-        RowData frame() throws IOException {
+        GenericRowData frame() throws IOException {
             StringData deviceId = string();
-            string(); // site
+            StringData site = string();
             if (present()) {
                 number(); // sequence
             }
@@ -97,7 +105,7 @@ final class FrameReader implements DeserializationSchema<RowData> {
                 throw new IOException("gateway_out_us");
             }
             return GenericRowData.of(
-                    deviceId, eventTimeMs, receivedTimeMs, historical, metrics, gatewayOutUs);
+                    deviceId, site, eventTimeMs, receivedTimeMs, historical, metrics, gatewayOutUs);
         }
 
         private GenericArrayData metrics() throws IOException {
