@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from plantwire.schemas.codec import FRAME_CODEC
@@ -16,6 +18,8 @@ TIERS = {
     "telemetry_1h": HOUR_MS,
     "telemetry_1d": DAY_MS,
 }
+# The clocks of Central Europe go back at 01:00 UTC of this day: 02:30 comes twice there, and never here.
+CHANGE_OF_CLOCKS_MS = int(datetime(2026, 10, 25, tzinfo=UTC).timestamp() * 1000)
 
 
 class Sample(NamedTuple):
@@ -105,3 +109,27 @@ def samples_of(frames: Iterable[TelemetryFrame]) -> list[Sample]:
         for m in f.metrics
         if m.number is not None
     ]
+
+
+def plant(seed: int, devices: int = 6) -> list[TelemetryFrame]:
+    """A day of a plant: gaps, a backlog, a clock that jumps, disorder, duplicates, bad quality."""
+    rng = random.Random(seed)
+    frames: list[TelemetryFrame] = []
+    for device in range(devices):
+        at_ms = CHANGE_OF_CLOCKS_MS + rng.randrange(1000)
+        while at_ms < CHANGE_OF_CLOCKS_MS + DAY_MS:
+            metrics = [
+                Metric("temperature", rng.gauss(20, 5), quality=rng.choice((192, 192, 192, 0))),
+                Metric("pressure", rng.uniform(-1e9, 1e9)),
+                Metric("mode", text=rng.choice("ab")),
+            ]
+            frames.append(frame(f"press-{device}", at_ms, *metrics))
+            burst = rng.random() < 0.6
+            at_ms += rng.randrange(100, 900) if burst else rng.randrange(60_000, 2 * HOUR_MS)
+    frames += [frame("press-0", f.event_time_ms - 5 * DAY_MS, *f.metrics) for f in frames[:40]]
+    jumped = [f for f in frames if f.device_id == "press-1"][10:20]
+    frames += [frame("press-1", f.event_time_ms + 400 * DAY_MS, *f.metrics) for f in jumped]
+    # A duplicate with other numbers: the first stays.
+    frames += [frame(f.device_id, f.event_time_ms, Metric("pressure", 0.0)) for f in rng.sample(frames, 60)]
+    order = sorted(range(len(frames)), key=lambda n: n + rng.choice((0, 0, 0, 40, -300)))
+    return [frames[n] for n in order]
