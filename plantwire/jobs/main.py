@@ -1,4 +1,4 @@
-"""Submit a job: `flink run -d -py plantwire/jobs/main.py alarm-detection|live-state|telemetry-aggregation`.
+"""Submit a job: `flink run -d -py plantwire/jobs/main.py NAME`, such as alarm-detection.
 
 The only place that reads settings, names real topics and executes. Cluster-wide behaviour
 (checkpoints, thread mode, buffer time-out) is set in flink-conf/config.yaml.
@@ -7,17 +7,21 @@ The only place that reads settings, names real topics and executes. Cluster-wide
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from plantwire.jobs import alarm_detection, live_state, telemetry_aggregation
+from plantwire.jobs import alarm_detection, anomaly_scoring, live_state, telemetry_aggregation
 from plantwire.jobs.frame_tables import create_frames, create_samples
 from plantwire.jobs.kafka_tables import add_kafka_sink, key_and_body_stream, process_mode_operators
 from plantwire.jobs.settings import JobSettings
 from plantwire.platform.rule_topic import read_rules
 from plantwire.schemas import topics
+from plantwire.schemas.rule_files import Refused
+from plantwire.schemas.scoring_files import ScoringEntry, parse_scoring
 from plantwire.udfs.alarm_detection import AlarmDetection
+from plantwire.udfs.anomaly_scoring import AnomalyScoring
 from plantwire.udfs.live_state import LiveAlarms, LiveTelemetry
 from plantwire.udfs.live_windows import ShowWindows
 
@@ -71,6 +75,33 @@ def submit_telemetry_aggregation(settings: JobSettings, *, group: str) -> None:
     _execute(env, telemetry_aggregation.NAME)
 
 
+def submit_anomaly_scoring(settings: JobSettings, *, group: str) -> None:
+    """Frames from Kafka → frames of scores, back to where they came from."""
+    if settings.scoring_file is None:
+        raise SystemExit("PLANTWIRE_SCORING_FILE is not set: it names the file that says what is scored.")
+    entries = _read_scoring(settings.scoring_file)
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    tables = StreamTableEnvironment.create(env)
+    frames = key_and_body_stream(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    scores = anomaly_scoring.build(frames, AnomalyScoring(entries))
+    statements = tables.create_statement_set()
+    add_kafka_sink(tables, statements, scores, topics.TELEMETRY_RAW, settings.kafka, with_event_time=True)
+    statements.attach_as_datastream()
+    _execute(env, anomaly_scoring.NAME)
+
+
+def _read_scoring(file: Path) -> tuple[ScoringEntry, ...]:
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"PLANTWIRE_SCORING_FILE: {file} cannot be read: {error}.") from None
+    entries = parse_scoring(text, str(file))
+    if isinstance(entries, Refused):
+        raise SystemExit("\n".join(str(problem) for problem in entries.problems))
+    return entries
+
+
 def _execute(env: StreamExecutionEnvironment, name: str) -> None:
     if slow := process_mode_operators(env):
         raise SystemExit(
@@ -83,7 +114,8 @@ def _execute(env: StreamExecutionEnvironment, name: str) -> None:
 def main() -> None:
     """Parse the command line and submit."""
     parser = argparse.ArgumentParser(prog="main.py", description="Submit a Plantwire job to Flink.")
-    parser.add_argument("job", choices=[alarm_detection.NAME, live_state.NAME, telemetry_aggregation.NAME])
+    names = [alarm_detection.NAME, live_state.NAME, telemetry_aggregation.NAME, anomaly_scoring.NAME]
+    parser.add_argument("job", choices=names)
     parser.add_argument("--group", help="Kafka consumer group (default: plantwire-<job>)")
     parser.add_argument(
         "--no-redis", action="store_true", help="alarm-detection only: no fast path, Kafka output alone"
@@ -95,8 +127,10 @@ def main() -> None:
         submit_alarm_detection(settings, group=group, fast_path=not arguments.no_redis)
     elif arguments.job == live_state.NAME:
         submit_live_state(settings, group=group)
-    else:
+    elif arguments.job == telemetry_aggregation.NAME:
         submit_telemetry_aggregation(settings, group=group)
+    else:
+        submit_anomaly_scoring(settings, group=group)
 
 
 if __name__ == "__main__":

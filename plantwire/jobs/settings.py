@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from plantwire.platform.settings import SharedSettings
@@ -12,4 +14,7 @@ class JobSettings(SharedSettings):
 
     live_interval_ms: int = Field(
         1000, ge=50, le=60_000, description="At most one live telemetry message per device in this time."
+    )
+    scoring_file: Path | None = Field(
+        None, description="YAML file of the metrics that get anomaly scores; none do where unset."
     )
