@@ -9,14 +9,13 @@ Not here: the verification (`token_cache`), the buckets (`rate_limit`).
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections.abc import Callable
-from typing import Final
 
 from starlette.types import Scope
 
+from plantwire.gateway.http_address import address_key
 from plantwire.gateway.http_problem import Headers
 from plantwire.gateway.http_refusal import RefusalError
 from plantwire.gateway.rate_limit import RateLimit
@@ -24,9 +23,6 @@ from plantwire.gateway.rejected import Reason
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.token_cache import EXPIRED, TokenCache
 from plantwire.platform.tokens import Claims, Role, TokenError
-
-_IPV6_SITE_BITS: Final = 64
-"""What one subscriber holds of IPv6: its addresses below that are as good as one."""
 
 
 class HttpGate:
@@ -118,15 +114,4 @@ def _slow_down(reason: Reason, detail: str, limit: RateLimit, policy: str, wait_
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
-    if client is None:
-        return ""
-    host = str(client[0])
-    if ":" not in host:
-        return host
-    try:
-        address = ipaddress.IPv6Address(host)
-    except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return address.packed[: _IPV6_SITE_BITS // 8].hex()
+    return "" if client is None else address_key(str(client[0]))

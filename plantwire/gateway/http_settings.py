@@ -1,7 +1,7 @@
-"""Settings of HTTP beyond its address and bounds: how much each client may send.
+"""Settings of HTTP beyond its address and bounds: how much each client may send, and hold.
 
 In: the environment. Out: fields of `GatewaySettings`.
-Not here: what they bring about (`http_gate`).
+Not here: what they bring about (`http_gate`, `http_connections`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class HttpSettings(BaseSettings):
-    """Rate limits."""
+    """Rate limits, and bounds on connections."""
 
     model_config = SettingsConfigDict(env_prefix="PLANTWIRE_", extra="ignore", frozen=True)
 
@@ -23,4 +23,12 @@ class HttpSettings(BaseSettings):
     )
     gateway_auth_failures_per_min: int = Field(
         300, ge=0, description="Invalid tokens per minute from one address; beyond it 429. 0 for no limit."
+    )
+    gateway_header_timeout_s: float = Field(
+        10.0, gt=0, description="Time a connection has to send a request's header; then it is closed."
+    )
+    gateway_connections_per_address_max: int = Field(
+        1000,
+        ge=0,
+        description="Connections of one address (IPv6: one /64), not the loopback one; 0 for no limit.",
     )

@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from plantwire.gateway.buffer.buffer_metrics import BufferMetrics
 from plantwire.gateway.buffer.ledger import Ledger
 from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
+from plantwire.gateway.http_connections import ConnectionMetrics
 from plantwire.gateway.mqtt_metrics import MqttMetrics
 from plantwire.gateway.report_by_exception import ThinningMetrics
 from plantwire.gateway.sparkplug.metrics import SparkplugMetrics
@@ -86,6 +87,7 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.mqtt = MqttMetrics(self.registry)
+        self.connections = ConnectionMetrics(self.registry)
         self.thinning = ThinningMetrics(self.registry)
 
     def exposition(self) -> bytes:

@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -28,6 +29,7 @@ from plantwire.gateway.edge_alarms.detection import EdgeAlarms
 from plantwire.gateway.edge_alarms.local_socket import MESSAGE_MAX_BYTES, LocalSocket
 from plantwire.gateway.edge_alarms.rule_follower import RuleFollower
 from plantwire.gateway.http_app import Check, build_app
+from plantwire.gateway.http_connections import BoundedHttpProtocol, ConnectionBounds
 from plantwire.gateway.http_transport import TelemetryEndpoint
 from plantwire.gateway.intake import Intake
 from plantwire.gateway.live_producer import LiveProducer
@@ -102,11 +104,16 @@ class Parts:
             ledger=self._forwarder.report,
             local=self._local,
         )
+        bounds = ConnectionBounds(
+            settings.gateway_header_timeout_s,
+            settings.gateway_connections_per_address_max,
+            metrics.connections,
+        )
         self._server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=cast(type[asyncio.Protocol], partial(BoundedHttpProtocol, bounds)),
                 ws="none" if self._local is None else "websockets-sansio",
                 ws_max_size=MESSAGE_MAX_BYTES,
                 # Ready frames are written as they are; Engine.IO has pings of its own.

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from plantwire.gateway.edge_alarms.metrics import EdgeAlarmMetrics
 from plantwire.gateway.edge_alarms.settings import EdgeAlarmSettings
+from plantwire.gateway.http_address import address_key, is_loopback
 from plantwire.platform.socket_channel import SCOPE_KEY, Channel, ChannelLimits
 from plantwire.platform.socket_packet import Packet
 from plantwire.platform.tokens import Claims, TokenAuthority, TokenError
@@ -39,6 +40,8 @@ MESSAGE_MAX_BYTES: Final = 16 * 1024
 KERNEL_BUFFER_BYTES: Final = 128 * 1024
 # WebSockets that have not shown a token yet, beyond those of clients.
 UNPROVEN_MAX: Final = 50
+# Those of one address, so that it cannot keep others out; not the loopback one, which may be a proxy's.
+UNPROVEN_PER_ADDRESS_MAX: Final = 20
 # A timer of the event loop is asked for no further ahead than this; then the expiry is looked at again.
 TIMER_MAX_S: Final = 3600.0
 CLOSE_GOING_AWAY: Final = 1012
@@ -92,7 +95,7 @@ class LocalSocket:
             settings.gateway_edge_backlog_max_bytes,
             KERNEL_BUFFER_BYTES,
         )
-        self._channels: set[Channel] = set()
+        self._channels: dict[Channel, str] = {}
         self._sessions: dict[str, _Session] = {}
         self._by_channel: dict[Channel, _Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,21 +114,22 @@ class LocalSocket:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket."""
-        full = self._closed or len(self._channels) >= self._clients_max + UNPROVEN_MAX
+        host = str((scope.get("client") or ("",))[0])
+        full = self._is_full(host)
         if full or not scope["path"].startswith(SOCKET_PATH):
             self._metrics.refused.labels("sockets-full" if full else "path").inc()
             await receive()
             await send({"type": "websocket.close", "code": 1013 if full else 1008})
             return
         channel = Channel(receive, send, self._limits, NAMESPACE, self._metrics, self._join)
-        self._channels.add(channel)
+        self._channels[channel] = address_key(host)
         channel.start()
         scope[SCOPE_KEY] = channel
         try:
             await self._socketio.handle_request(scope, channel.receive, channel.send)
         finally:
             channel.stop()
-            self._channels.discard(channel)
+            del self._channels[channel]
 
     def tell(self, event: AlarmEvent) -> None:
         """Write an event to every client that may see its device, now."""
@@ -172,6 +176,15 @@ class LocalSocket:
             del self._by_channel[session.channel]
         session.channel.leave()
         self._metrics.clients.set(len(self._sessions))
+
+    def _is_full(self, host: str) -> bool:
+        if self._closed or len(self._channels) >= self._clients_max + UNPROVEN_MAX:
+            return True
+        if is_loopback(host):
+            return False
+        key = address_key(host)
+        unproven = sum(not channel.is_open for channel, address in self._channels.items() if address == key)
+        return unproven >= UNPROVEN_PER_ADDRESS_MAX
 
     def _join(self, channel: Channel) -> None:
         """The CONNECT packet has been written: the state goes next, and events from now on."""
