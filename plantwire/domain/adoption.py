@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plantwire.domain.alarm_events import Alarm, restate
+from plantwire.domain.alarm_events import Alarm, restate, subject
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.device_state import DeviceState, Key, Tracked
 from plantwire.domain.limits import NORMAL
@@ -136,4 +136,4 @@ def _message(device_id: str, rule_id: str, metric: str, alarm: Alarm, kind: str)
     what = "back to normal"
     if kind != AlarmKind.CLEARED:
         what = f"{Severity(alarm.severity).name} by rule {rule_id}"
-    return f"{device_id} {metric}: {what}, since the gateway was cut off"
+    return f"{subject(device_id, metric)}: {what}, since the gateway was cut off"

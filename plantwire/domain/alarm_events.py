@@ -85,7 +85,7 @@ def announce(
 def withdraw(alarm: Alarm, rule_id: str, device_id: str, site: str, metric: str, now_ms: int) -> AlarmEvent:
     """The clear of an alarm whose rule no longer applies, which no value caused."""
     ended = alarm._replace(revision=alarm.revision + 1)
-    message = f"{device_id} {metric}: rule {rule_id} no longer applies"
+    message = f"{subject(device_id, metric)}: rule {rule_id} no longer applies"
     return restate(ended, AlarmKind.CLEARED, rule_id, device_id, site, metric, now_ms, message)
 
 
@@ -138,6 +138,11 @@ def render_message(
     return message
 
 
+def subject(device_id: str, metric: str) -> str:
+    """What an alarm is about: a metric of a device, or the device as a whole."""
+    return f"{device_id} {metric}" if metric else device_id
+
+
 def _after_s(rule: AlarmRule, severity: int) -> str:
     """How long data may stay away, in seconds; empty for a rule on values."""
     after_ms = next((missing.after_ms for missing in rule.missing if missing.severity == severity), None)
@@ -147,6 +152,6 @@ def _after_s(rule: AlarmRule, severity: int) -> str:
 def _cleared_message(device_id: str, metric: str, change: LevelChange) -> str:
     """A rule's template says what is wrong; of a return to normal it would say it falsely."""
     if change.value is None:
-        return f"{device_id} {metric}: data are back" if metric else f"{device_id}: data are back"
+        return f"{subject(device_id, metric)}: data are back"
     limit = "" if change.limit is None else f", limit {change.limit:g}"
     return f"{device_id} {metric} back to normal at {change.value:g}{limit}"
