@@ -54,6 +54,7 @@ class FrameSource:
         self._paused = False
         self._held: deque[Record] = deque()
         self._away: str | None = None
+        self._heard = False
 
     @property
     def obstacle(self) -> str | None:
@@ -123,23 +124,20 @@ class FrameSource:
                 self._held.extend(self._records([message]))
 
     def look(self, timeout_s: float) -> int | None:
-        """Ask Kafka for an answer; how many records wait, None where it does not answer."""
+        """Whether Kafka answers, and how many records wait; None where it does not.
+
+        While records come it asks nothing: each question would wait behind a fetch, and records behind it.
+        """
         try:
-            partitions = self._consumer.assignment()
-            read = {p.partition: p.offset for p in self._consumer.position(partitions)}
-            stored = self._consumer.committed(partitions, timeout=timeout_s) if partitions else []
-            lag = 0
-            for partition in stored:
-                low, high = self._consumer.get_watermark_offsets(partition, timeout=timeout_s)
-                # There is no position before the first record.
-                lag += high - max(low, read[partition.partition], partition.offset)
-            if not partitions:
+            if not self._heard:
                 topic = self._consumer.list_topics(TELEMETRY_RAW, timeout=timeout_s).topics[TELEMETRY_RAW]
                 if topic.error is not None:
                     raise KafkaException(topic.error)
+            lag = sum(self._waiting(partition, timeout_s) for partition in self._consumer.assignment())
         except KafkaException as error:
             self._away = error.args[0].str()
             return None
+        self._heard = False
         self._away = None
         return lag
 
@@ -148,6 +146,16 @@ class FrameSource:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
+
+    def _waiting(self, partition: TopicPartition, timeout_s: float) -> int:
+        """Records of one partition that are not read yet."""
+        low, high = self._consumer.get_watermark_offsets(partition, cached=True)
+        if high < 0:  # nothing was fetched yet
+            low, high = self._consumer.get_watermark_offsets(partition, timeout=timeout_s)
+        (read,) = self._consumer.position([partition])
+        if read.offset < 0:  # there is no position before the first record
+            (read,) = self._consumer.committed([partition], timeout=timeout_s)
+        return int(high - max(low, read.offset))
 
     def _records(self, messages: Iterable[Any]) -> list[Record]:
         records = []
@@ -163,6 +171,7 @@ class FrameSource:
             elif not error.retriable():
                 self._away = error.str()
         if records:
+            self._heard = True
             self._away = None
         return records
 

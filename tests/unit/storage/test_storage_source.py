@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ class FakeConsumer:
         self.paused: set[int] = set()
         self.ends = {0: 10, 1: 20}
         self.fails: KafkaError | None = None
+        self.topic_error: KafkaError | None = None
+        self.fetched = False
+        self.read = -1001
+        self.asked = 0
         self.closed = False
 
     def subscribe(self, topics: list[str], on_assign: Any) -> None:
@@ -77,15 +82,24 @@ class FakeConsumer:
         self.assigned += [one.partition for one in partitions]
 
     def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return [TopicPartition(TELEMETRY_RAW, one.partition, -1001) for one in partitions]
+        return [TopicPartition(TELEMETRY_RAW, one.partition, self.read) for one in partitions]
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        if self.fails is not None:
-            raise KafkaException(self.fails)
         return [TopicPartition(TELEMETRY_RAW, one.partition, 4) for one in partitions]
 
-    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+    def get_watermark_offsets(
+        self, partition: TopicPartition, timeout: float = 0.0, *, cached: bool = False
+    ) -> tuple[int, int]:
+        if cached and not self.fetched:
+            return -1001, -1001
+        self.asked += not cached
         return 5 if partition.partition else 0, self.ends[partition.partition]
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        self.asked += 1
+        if self.fails is not None:
+            raise KafkaException(self.fails)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=self.topic_error)})
 
     def close(self) -> None:
         self.closed = True
@@ -146,6 +160,22 @@ def test_what_comes_while_it_waits_is_given_out_first(source: FrameSource) -> No
 def test_how_many_wait_is_counted_from_what_is_committed_where_nothing_was_read(source: FrameSource) -> None:
     assert source.look(1.0) == (10 - 4) + (20 - 5)
     assert source.obstacle is None
+
+
+def test_while_records_come_nothing_is_asked(source: FrameSource) -> None:
+    consumer = consumer_of(source)
+    consumer.messages, consumer.fetched, consumer.read = [FakeMessage(0, 7)], True, 8
+    source.take(0.1)
+    assert source.look(1.0) == (10 - 8) + (20 - 8)
+    assert consumer.asked == 0
+    source.look(1.0)
+    assert consumer.asked == 1
+
+
+def test_a_topic_that_is_not_there_is_an_obstacle(source: FrameSource) -> None:
+    consumer_of(source).topic_error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    assert source.look(1.0) is None
+    assert source.obstacle is not None
 
 
 def test_kafka_that_does_not_answer_is_an_obstacle_until_it_does(source: FrameSource) -> None:
