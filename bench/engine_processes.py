@@ -121,7 +121,7 @@ class PeerEngine(Engine):
 
     def __init__(self, name: str, arguments: Sequence[str], order: EngineOrder, folder: Path) -> None:
         super().__init__(name, order.alarms_topic)
-        self._process = _PeerProcess(arguments, folder / "order.json", folder / "engine.log")
+        self._process = PeerProcess(arguments, folder / "order.json", folder / "engine.log")
         self._order = order
         self._folder = folder
 
@@ -145,7 +145,9 @@ class PeerEngine(Engine):
         self._process.stop()
 
 
-class _PeerProcess(ServerProcess):
+class PeerProcess(ServerProcess):
+    """A module of `bench.engines` in the peers' environment, told where its order is."""
+
     def __init__(self, arguments: Sequence[str], order_file: Path, log_file: Path) -> None:
         super().__init__("peer", None, log_file)
         self._arguments = arguments

@@ -17,14 +17,19 @@ from pyflink.table import Schema, StreamTableEnvironment, Table
 
 from plantwire.domain.admission import MAX_AHEAD_MS
 from plantwire.schemas.records import QUALITY_GOOD
+from plantwire.schemas.windows import GRACE_MS
 
 SAMPLES: Final = "samples"
-GRACE_MS: Final = 100
-"""How far behind the newest sample of its partition one may be and still find its window open."""
 HOLD_MS: Final = 300
 """How far behind the gateway's clock a partition's frames may hold the watermark."""
-IDLE_MS: Final = 250
-"""After this time without frames a partition holds nothing back."""
+IDLE_MS: Final = 500
+"""After this time without frames a partition holds nothing back. Longer than this machine may stall: after a
+stall every partition looks idle, although its frames wait.
+"""
+FETCH_BYTES: Final = 65_536
+"""Of a partition at once. While the job catches up, partitions are worked off in turns of so much: in longer
+ones those that wait would look idle, and their frames be late.
+"""
 _LARGEST: Final = "1.7976931348623157E308"
 
 
@@ -58,6 +63,7 @@ def create_frames(tables: StreamTableEnvironment, topic: str, bootstrap: str, gr
           'properties.auto.offset.reset' = 'latest',
           'properties.fetch.max.wait.ms' = '100',
           'properties.fetch.min.bytes' = '1',
+          'properties.max.partition.fetch.bytes' = '{FETCH_BYTES}',
           'scan.startup.mode' = 'group-offsets',
           'scan.watermark.idle-timeout' = '{IDLE_MS} ms',
           'key.format' = 'raw', 'key.fields' = 'record_key',

@@ -13,6 +13,7 @@ All of it but the last function is SQL in the JVM (docs/decisions/0015-live-wind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pyflink.common import Types
@@ -20,12 +21,13 @@ from pyflink.datastream import ProcessFunction
 from pyflink.table import StreamTableEnvironment, Table
 
 from plantwire.jobs.frame_tables import SAMPLES
-from plantwire.schemas.windows import FIELD_SEPARATOR, FIVE_MINUTES, ONE_SECOND, RECORD_SEPARATOR
+from plantwire.schemas.windows import FIELD_SEPARATOR, FIVE_MINUTES, ONE_SECOND, RECORD_SEPARATOR, Window
 
 NAME: Final = "telemetry-aggregation"
 PACKED_WINDOWS: Final = Types.ROW([Types.STRING(), Types.LONG(), Types.STRING()])
 PACKS: Final = 8
 """Rows that the windows of one moment are packed into: few calls into Python, none of them long."""
+VIEWS: Final = {ONE_SECOND: "seconds", FIVE_MINUTES: "minutes"}
 
 _VALUES: Final = (
     "SUM({total}) AS `total`, MIN({smallest}) AS `smallest`, MAX({largest}) AS `largest`, "
@@ -68,12 +70,12 @@ def create_windows(tables: StreamTableEnvironment) -> None:
     )
 
 
-def packed_windows(tables: StreamTableEnvironment) -> Table:
+def packed_windows(
+    tables: StreamTableEnvironment, windows: Sequence[Window] = (ONE_SECOND, FIVE_MINUTES)
+) -> Table:
     """The windows of `samples` as rows of (window, end in s, packed values)."""
     create_windows(tables)
-    return tables.sql_query(
-        f"{_packed(ONE_SECOND.name, 'seconds')} UNION ALL {_packed(FIVE_MINUTES.name, 'minutes')}"
-    )
+    return tables.sql_query(" UNION ALL ".join(_packed(window.name, VIEWS[window]) for window in windows))
 
 
 def build(tables: StreamTableEnvironment, show: ProcessFunction) -> None:
@@ -87,8 +89,9 @@ def _packed(window: str, view: str) -> str:
     fields += [f"CAST(`{name}` AS STRING)" for name in ("total", "smallest", "largest", "samples")]
     record = f" || '{FIELD_SEPARATOR}' || ".join(fields)
     return f"""
-        SELECT '{window}', UNIX_TIMESTAMP(DATE_FORMAT(`window_end`, 'yyyy-MM-dd HH:mm:ss')),
-               LISTAGG({record}, '{RECORD_SEPARATOR}')
+        SELECT '{window}' AS `window_name`,
+               UNIX_TIMESTAMP(DATE_FORMAT(`window_end`, 'yyyy-MM-dd HH:mm:ss')) AS `end_s`,
+               LISTAGG({record}, '{RECORD_SEPARATOR}') AS `packed`
         FROM `{view}`
         GROUP BY `window_start`, `window_end`, MOD(HASH_CODE(`device_id`), {PACKS})
         """  # noqa: S608 - constants of ours

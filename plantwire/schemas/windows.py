@@ -15,6 +15,8 @@ from plantwire.schemas.identifiers import is_device_id, is_metric_name
 RECORD_SEPARATOR: Final = "\x1e"
 FIELD_SEPARATOR: Final = "\x1f"
 _FIELDS: Final = 6
+GRACE_MS: Final = 100
+"""How far behind the newest sample of its partition one may be and still find its window open."""
 
 
 class Window(NamedTuple):

@@ -11,9 +11,9 @@ import orjson
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from plantwire.jobs.frame_tables import GRACE_MS, SAMPLES
+from plantwire.jobs.frame_tables import SAMPLES
 from plantwire.jobs.telemetry_aggregation import packed_windows
-from plantwire.schemas.windows import unpack_windows
+from plantwire.schemas.windows import GRACE_MS, unpack_windows
 
 
 def main() -> None:

@@ -41,23 +41,33 @@ class JobManager(ServerProcess):
 
 
 class TaskManager(ServerProcess):
-    """One TaskManager. `variables` reach the Python functions that it runs."""
+    """One TaskManager. `variables` reach the Python functions that it runs.
+
+    `optimising` gives its JVM both compilers, for work that is in the JVM (flink-conf/config.yaml).
+    """
 
     stop_timeout_s = 8.0
     probe_interval_s = 1.0
 
     def __init__(
-        self, installation: FlinkInstallation, number: int, variables: Mapping[str, str], log_file: Path
+        self,
+        installation: FlinkInstallation,
+        number: int,
+        variables: Mapping[str, str],
+        log_file: Path,
+        *,
+        optimising: bool = False,
     ) -> None:
         super().__init__(f"taskmanager-{number}", None, log_file)
         self._installation = installation
         self._variables = dict(variables)
+        self._optimising = optimising
 
     def prepare(self) -> None:
         self._installation.prepare()
 
     def command(self) -> Sequence[str]:
-        return self._installation.commands.task_manager(self.name)
+        return self._installation.commands.task_manager(self.name, optimising=self._optimising)
 
     def environment(self) -> Mapping[str, str]:
         return {**self._variables, **self._installation.environment()}

@@ -28,6 +28,7 @@ CLIENT = "org.apache.flink.client.cli.CliFrontend"
 CALCULATOR = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 RESULT_MARK = "BASH_JAVA_UTILS_EXEC_RESULT:"
 CALCULATION_TIMEOUT_S = 60
+FIRST_COMPILER_ONLY = "-XX:TieredStopAtLevel=1"
 STRICT_SECURITY_FROM_JAVA = 18
 
 
@@ -62,11 +63,12 @@ class FlinkCommands:
         jvm, dynamic = self._memory["JM"]
         return self._server("jobmanager", name, JOB_MANAGER, jvm, dynamic.split())
 
-    def task_manager(self, name: str) -> list[str]:
-        """A TaskManager in the foreground, registered as `name`."""
+    def task_manager(self, name: str, *, optimising: bool) -> list[str]:
+        """A TaskManager in the foreground, registered as `name`; `optimising` gives it both compilers."""
         jvm, dynamic = self._memory["TM"]
         options = [*dynamic.split(), "-D", f"taskmanager.resource-id={name}"]
-        return self._server("taskmanager", name, TASK_MANAGER, jvm, options)
+        command = self._server("taskmanager", name, TASK_MANAGER, jvm, options)
+        return [word for word in command if word != FIRST_COMPILER_ONLY] if optimising else command
 
     def client(self, arguments: Sequence[str]) -> list[str]:
         """`flink <arguments>`."""
