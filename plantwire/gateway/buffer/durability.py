@@ -4,8 +4,9 @@ In: records as they are taken, what Kafka answered to each live attempt, what th
 commit, the time. Out: calls on `Actions`, and the ledger.
 Guarantees: a put is settled as durable only once each of its records is acknowledged by Kafka or committed
 to the buffer. An entry whose live attempt is undecided (in doubt), and whatever came after it, is not
-drained. Alarms are stored with the frame that caused them, and forgotten when that frame arrives live.
-What is in hand is bounded by the caller (live attempts) and by the buffer (commits that wait).
+drained. While Kafka does not answer, records are committed in the order in which they came, also after the
+buffer refused some. Alarms are stored with the frame that caused them, and forgotten when that frame arrives
+live. What is in hand is bounded by the caller (live attempts) and by the buffer (commits that wait).
 Not here: Kafka, SQLite, futures (`buffered_forwarder`), the draining (`drain`).
 """
 
@@ -129,6 +130,8 @@ class Durability:
             return
         if self.mode is Mode.DIRECT:
             self.spill(now_ms)  # as much in flight as may be: Kafka is slow
+        elif self._has_unstored:
+            self._spill((), now_ms)
         self._tell_spilled(records)
         try:
             if sum(map(_size_bytes, records)) > self._policy.commit_max_bytes:
@@ -192,7 +195,7 @@ class Durability:
     def refused(self, records: Sequence[Record], why: str, now_ms: float) -> None:
         """The buffer could not commit them."""
         self._commits -= 1
-        self._has_unstored = True
+        self._has_unstored = self.mode is Mode.BUFFERING
         self._note_refusal(why, now_ms)
         for record in records:
             record.row = Row.NONE
@@ -235,9 +238,8 @@ class Durability:
             self._actions.probe()
         if now_ms < self._paused_until_ms:
             return
-        if self.mode is Mode.BUFFERING and self._has_unstored:
-            self._has_unstored = False
-            self._spill([r for r in self._trying.values() if r.row is Row.NONE], now_ms)
+        if self._has_unstored:
+            self._spill((), now_ms)
         if self._owed:
             owed, self._owed = list(self._owed), deque()
             for alarm in owed:
@@ -248,7 +250,8 @@ class Durability:
         """Everything in hand that is not acknowledged goes to the buffer, from now on everything new too."""
         if self.mode is Mode.DIRECT:
             self._change(Mode.BUFFERING, now_ms)
-        self._spill([r for r in self._trying.values() if r.row is Row.NONE], now_ms)
+        self._has_unstored = True
+        self._spill((), now_ms)
 
     def _deliver(self, record: Record, now_ms: float) -> None:
         record.live = Live.DELIVERED
@@ -304,15 +307,21 @@ class Durability:
             self._actions.settle(put, self.refusal or _TOO_LARGE)
 
     def _spill(self, records: Sequence[Record], now_ms: float) -> None:
-        """Commit undecided or failed records. What the buffer refuses may yet arrive live, and is offered
-        again by `tick`; what is too large for it is left to Kafka, and stops nothing else.
+        """Commit undecided or failed records, and with them, in order, what was refused before.
+
+        What the buffer refuses may yet arrive live, and is offered again by `tick`; what is too large for it
+        is left to Kafka, and stops nothing else.
         """
+        if self._has_unstored and now_ms >= self._paused_until_ms:
+            self._has_unstored = False
+            unstored = {r.order: r for r in (*self._trying.values(), *records) if r.row is Row.NONE}
+            records = [unstored[order] for order in sorted(unstored)]
         self._tell_spilled(records)
         try:
             for part in _parts(records, self._policy.commit_max_bytes):
                 self._commit(_with_alarms(part), now_ms)
         except BufferRefusedError:
-            self._has_unstored = True
+            self._has_unstored = self.mode is Mode.BUFFERING
 
     def _commit(self, records: Sequence[Record], now_ms: float) -> None:
         if now_ms < self._paused_until_ms:
@@ -358,6 +367,7 @@ class Durability:
 
     def _change(self, mode: Mode, now_ms: float) -> None:
         self.mode = mode
+        self._has_unstored = False
         self.mode_since_ms = now_ms
         self._actions.mode_changed()
 

@@ -18,6 +18,8 @@ from plantwire.gateway.buffer.record import Alarm, Live, Put, Record, Row
 
 SPILL_AFTER_MS = 1000
 RETRY_MS = 1000
+LARGE = 3 * 1024 * 1024
+"""More than a commit holds."""
 
 
 class World:
@@ -42,6 +44,18 @@ class World:
     def commit(self, records: Sequence[Record]) -> None:
         if self.refuses_at_once:
             raise BufferRefusedError("too much waits")
+        if self.core.mode is Mode.BUFFERING:
+            handed_over = {record.order for record in records}
+            passed = [
+                record.order
+                for record in self.undecided()
+                if record.row is Row.NONE
+                and record.order < max(handed_over)
+                and len(record.entry.body) < LARGE
+            ]
+            assert handed_over.issuperset(passed), "overtaken on the way to the buffer"
+            frames = [record.order for record in records if record.order]
+            assert frames == sorted(frames)
         self.commits.append(list(records))
 
     def forget(self, record: Record) -> None:
@@ -289,6 +303,25 @@ def test_a_refused_commit_is_offered_again_while_the_live_attempt_lasts(world: W
     assert world.core.refusal is None
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_no_frame_overtakes_those_that_the_buffer_refused(world: World, live: bool) -> None:
+    first = world.put()
+    world.advance(SPILL_AFTER_MS)
+    world.commit_refused()
+    world.now_ms += RETRY_MS / 2
+    second = world.put()
+    assert not world.commits
+    world.now_ms += RETRY_MS  # the pause is over, and no tick has come yet
+    third = world.put(live=live)
+    while world.commits:
+        world.commit_done()
+    assert [world.rows[i] for i in sorted(world.rows)] == [
+        world.puts[id(p)][0] for p in (first, second, third)
+    ]
+    world.advance(RETRY_MS)
+    assert not world.commits
+
+
 def test_what_arrives_live_and_is_refused_by_the_buffer_counts_as_delivered(world: World) -> None:
     before = world.put(alarms=1)
     world.advance(SPILL_AFTER_MS)
@@ -333,7 +366,7 @@ def test_owed_alarms_are_bounded_and_those_beyond_are_counted(
 def test_owed_alarms_are_more_than_one_commit_and_hold_up_nothing(world: World) -> None:
     world.refuses_at_once = True
     large = world.alarm(None)
-    large.entry = Entry(EntryKind.ALARM, SOURCE_EDGE_ALARMS, "press-1", 1, b"x" * 3 * 1024 * 1024)
+    large.entry = Entry(EntryKind.ALARM, SOURCE_EDGE_ALARMS, "press-1", 1, b"x" * LARGE)
     several = [world.alarm(None) for _ in range(3)]
     for alarm in several:
         alarm.entry = Entry(EntryKind.ALARM, SOURCE_EDGE_ALARMS, "press-1", 1, b"x" * 1024 * 1024)
@@ -394,7 +427,7 @@ def test_what_no_commit_holds_is_left_to_kafka_and_stops_nothing_else(world: Wor
     small = world.put()
     large = world.put()
     (frame,) = world.puts[id(large)]
-    frame.entry = Entry(EntryKind.TELEMETRY, "http", "press-1", 1, b"x" * 3 * 1024 * 1024)
+    frame.entry = Entry(EntryKind.TELEMETRY, "http", "press-1", 1, b"x" * LARGE)
     also_small = world.put()
     world.advance(SPILL_AFTER_MS)
     assert world.commits == [world.puts[id(small)] + world.puts[id(also_small)]]
