@@ -26,6 +26,7 @@ from plantwire.stack.servers.redis import Redis
 from plantwire.stack.settings import PROJECT, StackSettings
 
 JOBS = ("alarm-detection", "live-state")
+SCORING_JOB = "anomaly-scoring"
 JOBS_SCRIPT = PROJECT / "plantwire" / "jobs" / "main.py"
 
 Assembly = list[tuple[Part, frozenset[str]]]
@@ -97,7 +98,7 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
     parts.append((distribution, frozenset({"topics", redis.name})))
     parts.append((storage, frozenset({"topics", database.name})))
     # The jobs take the rules along when they are submitted, and a slot each.
-    job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(JOBS)]})
+    job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(jobs)]})
     parts += [(job, job_needs) for job in jobs]
     if simulator:
         variables = grant(
@@ -106,6 +107,11 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
         device = Simulator(variables, logs / "simulator.log")
         parts.append((device, frozenset({"gateway", *(job.name for job in jobs)})))
     return parts
+
+
+def job_names(settings: StackSettings) -> tuple[str, ...]:
+    """The jobs, in the order in which they take their slots."""
+    return JOBS if settings.scoring_file is None else (*JOBS, SCORING_JOB)
 
 
 def flink_installation(settings: StackSettings) -> FlinkInstallation:
@@ -154,11 +160,11 @@ def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part]
     installation = flink_installation(settings)
     parts: list[Part]
     workers: list[str] = []
+    names = job_names(settings)
     if settings.is_external("flink"):
-        slots = len(JOBS)
-        parts = [ExternalFlink(installation, partial(probe_flink, addresses.flink, slots))]
+        parts = [ExternalFlink(installation, partial(probe_flink, addresses.flink, len(names)))]
     else:
-        numbers = range(1, len(JOBS) + settings.flink_spare_task_managers + 1)
+        numbers = range(1, len(names) + settings.flink_spare_task_managers + 1)
         managers = [
             TaskManager(installation, number, grant(told), logs / f"taskmanager-{number}.log")
             for number in numbers
@@ -175,7 +181,7 @@ def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part]
             settings.savepoint_timeout_s,
             installation.logs / f"submit-{name}.log",
         )
-        for name in JOBS
+        for name in names
     ]
     return parts, workers, jobs
 

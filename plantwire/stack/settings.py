@@ -68,6 +68,9 @@ class StackSettings(SharedSettings):
     mqtt_tls_ca: Path | None = Field(
         None, description="PEM file of authorities for mqtts://; the system's where unset."
     )
+    scoring_file: Path | None = Field(
+        None, description="YAML file of the metrics that get anomaly scores; with it the job for them runs."
+    )
     start_timeout_s: float = Field(
         120.0, gt=0, description="Time that each part has to become ready before the start counts as failed."
     )
@@ -115,7 +118,9 @@ class StackSettings(SharedSettings):
     def variables(self) -> dict[str, str]:
         """The environment in which the project's own processes find everything; passwords only of others."""
         addresses = self.addresses()
+        scoring = {"PLANTWIRE_SCORING_FILE": str(self.scoring_file.resolve())} if self.scoring_file else {}
         return {
+            **scoring,
             "PLANTWIRE_HOME": str(self.home),
             "PLANTWIRE_KAFKA": addresses.kafka,
             "PLANTWIRE_REDIS": addresses.redis,

@@ -214,6 +214,8 @@ def recorded(settings: StackSettings) -> dict[str, str | int | float]:
         values["mqtt_password"] = settings.mqtt_password.get_secret_value()
     if settings.mqtt_tls_ca is not None:
         values["mqtt_tls_ca"] = str(settings.mqtt_tls_ca.resolve())
+    if settings.scoring_file is not None:
+        values["scoring_file"] = str(settings.scoring_file.resolve())
     return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 

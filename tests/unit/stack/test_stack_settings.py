@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from plantwire.stack.assembly import JOBS, SCORING_JOB, assemble
 from plantwire.stack.errors import StackError
-from plantwire.stack.settings import RecordedSettings, load_settings, redact
+from plantwire.stack.parts import Job, Part
+from plantwire.stack.secret import Secrets
+from plantwire.stack.settings import RecordedSettings, StackSettings, load_settings, redact
 from plantwire.stack.supervisor import recorded
 
 
@@ -85,6 +88,34 @@ def test_the_record_lets_others_ask_a_broker_with_credentials(
     assert restored.mqtt_password is not None
     assert (restored.mqtt_username, restored.mqtt_password.get_secret_value()) == ("plant", "pass")
     assert restored.mqtt_tls_ca == tmp_path / "ca.pem"
+
+
+def test_with_a_file_of_what_to_score_the_job_for_it_runs_with_a_slot_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def parts(settings: StackSettings) -> dict[str, tuple[Part, frozenset[str]]]:
+        assembled = assemble(settings, Secrets(token="t" * 32, database="d"), simulator=False)
+        return {part.name: (part, needs) for part, needs in assembled}
+
+    without = parts(load_settings())
+    monkeypatch.setenv("PLANTWIRE_SCORING_FILE", "scoring.yaml")
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    found = parts(settings)
+    added = set(found) - set(without)
+    slots = len(JOBS) + 1
+    assert added == {SCORING_JOB, f"taskmanager-{slots + settings.flink_spare_task_managers}"}
+    job, needs = found[SCORING_JOB]
+    assert {f"taskmanager-{number}" for number in range(1, slots + 1)} <= needs
+    assert isinstance(job, Job)
+    assert job._variables["PLANTWIRE_SCORING_FILE"] == str(tmp_path / "scoring.yaml")
+    # Others that ask the running stack see the same parts, wherever they are.
+    record = recorded(settings)
+    monkeypatch.delenv("PLANTWIRE_SCORING_FILE")
+    monkeypatch.chdir("/")
+    restored = RecordedSettings.model_validate({**record, "home": tmp_path})
+    assert set(parts(restored)) == set(found)
+    assert restored.scoring_file == tmp_path / "scoring.yaml"
 
 
 @pytest.mark.parametrize(
