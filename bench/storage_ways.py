@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from plantwire.storage.batch import HOUR_MS, Batch, Piece, Record
+from plantwire.storage.batch import MINUTE_MS, Batch, Piece, Record
 from plantwire.storage.migration import Connection
 from plantwire.storage.rows import COLUMNS, HEADER, TRAILER, number_row, series_prefix, time_us
 from plantwire.storage.settings import StorageSettings
@@ -145,7 +145,7 @@ def storage(tables: TelemetryTables) -> Way:
         batch = Batch()
         for s in samples:
             row = number_row(series_prefix(s.device_id, s.metric), time_us(s.at_ms), s.number, 192)
-            batch.add(s.at_ms // HOUR_MS, Piece(Record(0, 0, None, b""), row, 1))
+            batch.add(s.at_ms // MINUTE_MS, Piece(Record(0, 0, None, b""), row, 1))
         for island in batch.islands():
             tables.write(island, [0])
 

@@ -1,22 +1,27 @@
 """Samples on their way to one or more transactions. Pure.
 
-In: rows with the hour that they belong to. Out: islands: rows whose hours are adjacent.
+In: rows with the minute that they belong to. Out: islands: rows whose minutes lie close together.
 Guarantees: rows of one island keep the order in which they were added; rows with the same key are in the same
 island. Bounded by who fills it (`ingest`).
 Not here: reading frames (`reading`), writing (`tables`).
 
 An island becomes one transaction. TimescaleDB remembers per transaction only the earliest and the latest
 time that it changed, and computes the tiers of all between anew: one backlog from last week among live
-samples would cost a week.
+samples would cost a week. A transaction costs a commit, so a batch has a few islands at most.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from heapq import nlargest
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-HOUR_MS: Final = 3_600_000
+MINUTE_MS: Final = 60_000
+GAP_MINUTES: Final = 5
+"""Rows closer than this stay together."""
+ISLANDS_MAX: Final = 8
 
 
 class Record(NamedTuple):
@@ -30,7 +35,7 @@ class Record(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """The rows of one record that belong to one hour."""
+    """The rows of one record that belong to one minute."""
 
     record: Record
     rows: bytes
@@ -38,10 +43,10 @@ class Piece(NamedTuple):
 
 
 class Island(NamedTuple):
-    """Pieces of adjacent hours: [first_hour, last_hour], counted from the epoch."""
+    """Pieces of the minutes from first to last, counted from the epoch."""
 
-    first_hour: int
-    last_hour: int
+    first_minute: int
+    last_minute: int
     pieces: tuple[Piece, ...]
 
     @property
@@ -75,16 +80,16 @@ class Batch:
         self.refused: list[Refusal] = []
         self.refused_samples: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
-        self._hours: dict[int, list[Piece]] = {}
+        self._minutes: dict[int, list[Piece]] = {}
         self._expired: list[Piece] = []
 
-    def add(self, hour: int, piece: Piece) -> None:
-        """Rows of one hour for the tiers."""
+    def add(self, minute: int, piece: Piece) -> None:
+        """Rows of one minute for the tiers."""
         self.samples += piece.samples
         self.partitions.add(piece.record.partition)
-        pieces = self._hours.get(hour)
+        pieces = self._minutes.get(minute)
         if pieces is None:
-            self._hours[hour] = [piece]
+            self._minutes[minute] = [piece]
         else:
             pieces.append(piece)
 
@@ -101,16 +106,14 @@ class Batch:
     def islands(self) -> list[Island]:
         """The others, oldest island first."""
         return [
-            Island(hours[0], hours[-1], tuple(piece for hour in hours for piece in self._hours[hour]))
-            for hours in _runs(sorted(self._hours))
+            Island(close[0], close[-1], tuple(piece for minute in close for piece in self._minutes[minute]))
+            for close in _apart(sorted(self._minutes))
         ]
 
 
-def _runs(hours: Sequence[int]) -> list[list[int]]:
-    runs: list[list[int]] = []
-    for hour in hours:
-        if runs and hour == runs[-1][-1] + 1:
-            runs[-1].append(hour)
-        else:
-            runs.append([hour])
-    return runs
+def _apart(minutes: Sequence[int]) -> list[Sequence[int]]:
+    """Ascending minutes, divided at their widest gaps."""
+    gaps = ((later - earlier, place) for place, (earlier, later) in enumerate(pairwise(minutes), 1))
+    widest = nlargest(ISLANDS_MAX - 1, (gap for gap in gaps if gap[0] > GAP_MINUTES))
+    places = [0, *sorted(place for _, place in widest), len(minutes)]
+    return [minutes[begin:end] for begin, end in pairwise(places) if begin < end]

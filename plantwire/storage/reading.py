@@ -19,7 +19,7 @@ from plantwire.schemas.frame_layout import FrameLayout, FrameReader, FrameReadin
 from plantwire.schemas.identifiers import is_device_id, is_metric_name
 from plantwire.schemas.records import QUALITY_GOOD
 from plantwire.schemas.topics import HEADER_FINGERPRINT
-from plantwire.storage.batch import HOUR_MS, Batch, Piece, Record, Refusal
+from plantwire.storage.batch import MINUTE_MS, Batch, Piece, Record, Refusal
 from plantwire.storage.rows import number_row, row, series_prefix, time_us
 
 REASON_UNDECODABLE: Final = "undecodable"
@@ -91,7 +91,7 @@ class RecordReader:
             ]
         )
         batch.frames += 1
-        batch.add(at_ms // HOUR_MS, Piece(record, rows, len(numbers)))
+        batch.add(at_ms // MINUTE_MS, Piece(record, rows, len(numbers)))
         _note_age(batch, layout.historical, at_ms, received_ms, len(numbers))
         return True
 
@@ -119,7 +119,7 @@ class RecordReader:
             return
         if all(is_metric_name(metric["name"]) for metric in frame["metrics"]):
             self._reader.learn(record.body, frame)
-        by_hour: dict[int | None, list[bytes]] = {}
+        by_minute: dict[int | None, list[bytes]] = {}
         received_ms = frame["received_time_ms"]
         for metric in frame["metrics"]:
             at_ms = frame["event_time_ms"] if metric["event_time_ms"] is None else metric["event_time_ms"]
@@ -128,14 +128,14 @@ class RecordReader:
                 continue
             prefix = series_prefix(frame["device_id"], metric["name"])
             made = row(prefix, time_us(at_ms), metric["number"], metric["text"], metric["quality"])
-            by_hour.setdefault(at_ms // HOUR_MS if at_ms >= horizon_ms else None, []).append(made)
+            by_minute.setdefault(at_ms // MINUTE_MS if at_ms >= horizon_ms else None, []).append(made)
             _note_age(batch, frame["historical"], at_ms, received_ms, 1)
-        for hour, rows in by_hour.items():
+        for minute, rows in by_minute.items():
             piece = Piece(record, b"".join(rows), len(rows))
-            if hour is None:
+            if minute is None:
                 batch.add_expired(piece)
             else:
-                batch.add(hour, piece)
+                batch.add(minute, piece)
 
 
 def refusal_of_frame(record: Record, frame: dict[str, Any]) -> str | None:

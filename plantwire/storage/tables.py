@@ -116,8 +116,8 @@ class TelemetryTables:
         answer = connection.execute(self._store.encode()).fetchone()
         stored = Stored(*answer) if answer is not None else Stored(0, 0, 0)
         if stored.seconds_reopened:
-            earliest = _EPOCH + timedelta(hours=island.first_hour)
-            latest = _EPOCH + timedelta(hours=island.last_hour + 1)
+            earliest = _EPOCH + timedelta(minutes=island.first_minute)
+            latest = _EPOCH + timedelta(minutes=island.last_minute + 1)
             reopen = sql.SQL(statements.REOPEN).format(
                 earliest=sql.Literal(earliest), latest=sql.Literal(latest)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from plantwire.domain.admission import MAX_AHEAD_MS
 from plantwire.schemas.records import Metric
-from plantwire.storage.batch import HOUR_MS, Batch, Record
+from plantwire.storage.batch import GAP_MINUTES, ISLANDS_MAX, MINUTE_MS, Batch, Record
 from plantwire.storage.reading import LATE_AFTER_MS, LATEST_MS, RecordReader
 from plantwire.storage.rows import COLUMNS
 from tests.telemetry_truth import frame, record
@@ -213,19 +214,33 @@ def test_late_and_historical_samples_are_counted(changes: dict[str, Any], late: 
         assert batch.samples == 2
 
 
-def test_hours_with_a_gap_between_them_are_islands_and_keep_the_order() -> None:
-    base_ms = AT_MS // HOUR_MS * HOUR_MS
-    times_ms = [base_ms, base_ms - 50 * HOUR_MS, base_ms + HOUR_MS, base_ms - 50 * HOUR_MS, base_ms]
+def test_minutes_with_a_gap_between_them_are_islands_and_keep_the_order() -> None:
+    base_ms = AT_MS // MINUTE_MS * MINUTE_MS
+    times_ms = [base_ms, base_ms - 90 * MINUTE_MS, base_ms + 5 * MINUTE_MS, base_ms - 90 * MINUTE_MS, base_ms]
     frames = [frame("press-1", at_ms, Metric("a", float(n))) for n, at_ms in enumerate(times_ms)]
     islands = read(*(record(one, number) for number, one in enumerate(frames))).islands()
-    assert [(i.first_hour * HOUR_MS, i.last_hour * HOUR_MS) for i in islands] == [
-        (base_ms - 50 * HOUR_MS, base_ms - 50 * HOUR_MS),
-        (base_ms, base_ms + HOUR_MS),
+    assert [(i.first_minute * MINUTE_MS, i.last_minute * MINUTE_MS) for i in islands] == [
+        (base_ms - 90 * MINUTE_MS, base_ms - 90 * MINUTE_MS),
+        (base_ms, base_ms + 5 * MINUTE_MS),
     ]
     assert [[piece.record.offset for piece in island.pieces] for island in islands] == [[1, 3], [0, 4, 2]]
     first, second = islands[1].halves()
     assert first.pieces + second.pieces == islands[1].pieces
     assert (first.samples, second.samples) == (1, 2)
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=60))
+def test_a_batch_is_divided_at_its_widest_gaps_into_a_few_islands(minutes: list[int]) -> None:
+    frames = [frame("press-1", minute * MINUTE_MS, Metric("a", 1.0)) for minute in minutes]
+    islands = read(*(record(one, number) for number, one in enumerate(frames))).islands()
+    assert 1 <= len(islands) <= ISLANDS_MAX
+    assert sorted(p.record.offset for i in islands for p in i.pieces) == list(range(len(minutes)))
+    between = [later.first_minute - earlier.last_minute for earlier, later in pairwise(islands)]
+    assert all(gap > GAP_MINUTES for gap in between)
+    for island in islands:
+        inside = [m for m in sorted(set(minutes)) if island.first_minute <= m <= island.last_minute]
+        left = [later - earlier for earlier, later in pairwise(inside)]
+        assert max(left, default=0) <= (min(between) if len(islands) == ISLANDS_MAX else GAP_MINUTES)
 
 
 def test_a_record_of_the_former_schema_is_read() -> None:
