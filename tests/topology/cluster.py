@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,9 +83,9 @@ class Cluster:
         log_file = self._home / f"taskmanager-{number}.log"
         return TaskManager(self._installation, number, self._variables, log_file)
 
-    def submit(self, job: str) -> None:
+    def submit(self, job: str, variables: Mapping[str, str] | None = None) -> None:
         """Submit, resuming where the job left off, and wait until all its tasks run."""
-        self.jobs.submit(job, MAIN, [job], self._variables)
+        self.jobs.submit(job, MAIN, [job], {**self._variables, **(variables or {})})
         self.until(lambda: self.is_running(job), 60, f"{job} runs")
 
     def is_running(self, job: str) -> bool:
