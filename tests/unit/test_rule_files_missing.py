@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from plantwire.domain.rule_book import is_sound
 from plantwire.schemas.codec import RULE_CODEC
 from plantwire.schemas.records import AlarmRule, Missing
 from plantwire.schemas.rule_files import Refused, parse_rules
+from plantwire.stack import rules_cli
 from plantwire.stack.rule_plan import describe_change, describe_missing, plan_rules
 from plantwire.stack.rules_cli import rule_to_json
 
@@ -140,3 +142,14 @@ def test_a_change_and_a_listing_tell_it() -> None:
     assert listed["metric"] == "temp*"
     assert not {"limits", "on_delay_ms"} & listed.keys()
     assert "metric" not in rule_to_json(rule_of(DEVICE))
+
+
+def test_the_table_of_rules_says_after_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        rules_cli, "read_rules", lambda *_: {"lost": rule_of(LOST), "silent": rule_of(DEVICE)}
+    )
+    table = (
+        CliRunner().invoke(rules_cli.app, ["list", "--kafka", "127.0.0.1:1"], env={"COLUMNS": "200"}).output
+    )
+    for text in ("missing: critical after 600 s", "missing: high after 60 s", "missing: medium after 1 s"):
+        assert text in table
