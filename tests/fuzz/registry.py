@@ -73,6 +73,7 @@ TARGETS: Final = (
         "rule-file", _SETTINGS, (*_YAML, "plantwire.domain.rule_book"), words=_RULE_WORDS, short_runs=1_000
     ),
     Target("reporting-file", _SETTINGS, ("plantwire.gateway.reporting_file", *_YAML), short_runs=1_000),
+    Target("scoring-file", _SETTINGS, ("plantwire.schemas.scoring_files", *_YAML), short_runs=1_000),
     Target("codec-file", _SETTINGS, (f"{_LORAWAN}.codec_choice", *_YAML), max_len=512, short_runs=1_000),
 )
 BY_NAME: Final = {target.name: target for target in TARGETS}

@@ -1,4 +1,4 @@
-"""Files that people write: alarm rules, deadbands, codecs of LoRaWAN devices."""
+"""Files that people write: alarm rules, deadbands, what to score, codecs of LoRaWAN devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import tempfile
 from pathlib import Path
 
+from plantwire.domain.anomaly.plan import ScoringPlan
 from plantwire.domain.report_by_exception import is_change
 from plantwire.domain.rule_book import RuleBook
 from plantwire.gateway.chirpstack.codec_choice import CodecChoice, CodecFileError
@@ -13,6 +14,7 @@ from plantwire.gateway.reporting_file import parse_reporting
 from plantwire.schemas.codec import RULE_CODEC
 from plantwire.schemas.records import Metric
 from plantwire.schemas.rule_files import Refused, parse_rules
+from plantwire.schemas.scoring_files import parse_scoring
 from tests.fuzz.target import Check
 
 RULES_FOLDER = Path(__file__).parents[2] / "rules"
@@ -80,6 +82,33 @@ def reporting_file_seeds() -> list[bytes]:
         b"reporting:\n  - devices: press-*\n    metric: temperature\n",
         b'reporting: [{devices: "[", metric: "*", percent: 1e9, absolute: -1, max_silence_ms: 1e20}]',
         b"reporting: 1\nother: 2",
+    ]
+
+
+def scoring_file_check() -> Check:
+    """Entries that make a plan, or problems that each name a line."""
+
+    def check(data: bytes) -> None:
+        text = data.decode("utf-8", "replace")
+        parsed = parse_scoring(text, "f.yaml")
+        if isinstance(parsed, Refused):
+            _check_problems(parsed, text)
+            return
+        memory_of = ScoringPlan(parsed).for_device("press-1")
+        if memory_of is not None:
+            assert memory_of("anomaly/level/temperature") is None
+            assert (memory_of("temperature") or 600) >= 600
+
+    return check
+
+
+def scoring_file_seeds() -> list[bytes]:
+    """Each key, and values that are too large."""
+    return [
+        b'scoring:\n  - {devices: "*", metric: "*", memory: 8000}\n',
+        b"scoring:\n  - devices: press-*\n    metric: temperature\n",
+        b'scoring: [{devices: "[", metric: "*", memory: 1e9}]',
+        b"scoring: 1\nother: 2",
     ]
 
 
