@@ -12,12 +12,21 @@ from pathlib import Path
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from plantwire.jobs import alarm_detection, anomaly_scoring, live_state, telemetry_aggregation
+from plantwire.jobs import (
+    alarm_detection,
+    anomaly_scoring,
+    live_state,
+    telemetry_aggregation,
+    telemetry_patterns,
+)
 from plantwire.jobs.frame_tables import create_frames, create_samples
 from plantwire.jobs.kafka_tables import add_kafka_sink, key_and_body_stream, process_mode_operators
 from plantwire.jobs.settings import JobSettings
+from plantwire.platform.alarm_log import active_pattern_alarms
+from plantwire.platform.pattern_source import load_patterns
 from plantwire.platform.rule_topic import read_rules
 from plantwire.schemas import topics
+from plantwire.schemas.patterns import Pattern
 from plantwire.schemas.rule_files import Refused
 from plantwire.schemas.scoring_files import ScoringEntry, parse_scoring
 from plantwire.udfs.alarm_detection import AlarmDetection
@@ -91,6 +100,31 @@ def submit_anomaly_scoring(settings: JobSettings, *, group: str) -> None:
     _execute(env, anomaly_scoring.NAME)
 
 
+def submit_telemetry_patterns(settings: JobSettings, *, group: str) -> None:
+    """Live samples from Kafka → matches of patterns → alarms.fire. Nothing is submitted that is not sound."""
+    if settings.patterns is None:
+        raise SystemExit("PLANTWIRE_PATTERNS is not set: it names the file, or folder, of the patterns.")
+    patterns = _read_patterns(settings.patterns)
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    tables = StreamTableEnvironment.create(env)
+    create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    alarms = telemetry_patterns.build(env, tables, patterns, active_pattern_alarms(settings.kafka))
+    statements = tables.create_statement_set()
+    add_kafka_sink(tables, statements, alarms, topics.ALARMS_FIRE, settings.kafka)
+    statements.attach_as_datastream()
+    _execute(env, telemetry_patterns.NAME)
+
+
+def _read_patterns(path: Path) -> list[Pattern]:
+    patterns = load_patterns([path])
+    if isinstance(patterns, Refused):
+        raise SystemExit("\n".join(str(problem) for problem in patterns.problems))
+    if not patterns:
+        raise SystemExit(f"PLANTWIRE_PATTERNS: there is no pattern in {path}.")
+    return patterns
+
+
 def _read_scoring(file: Path) -> tuple[ScoringEntry, ...]:
     try:
         text = file.read_text("utf-8")
@@ -114,7 +148,13 @@ def _execute(env: StreamExecutionEnvironment, name: str) -> None:
 def main() -> None:
     """Parse the command line and submit."""
     parser = argparse.ArgumentParser(prog="main.py", description="Submit a Plantwire job to Flink.")
-    names = [alarm_detection.NAME, live_state.NAME, telemetry_aggregation.NAME, anomaly_scoring.NAME]
+    names = [
+        alarm_detection.NAME,
+        live_state.NAME,
+        telemetry_aggregation.NAME,
+        anomaly_scoring.NAME,
+        telemetry_patterns.NAME,
+    ]
     parser.add_argument("job", choices=names)
     parser.add_argument("--group", help="Kafka consumer group (default: plantwire-<job>)")
     parser.add_argument(
@@ -129,8 +169,10 @@ def main() -> None:
         submit_live_state(settings, group=group)
     elif arguments.job == telemetry_aggregation.NAME:
         submit_telemetry_aggregation(settings, group=group)
-    else:
+    elif arguments.job == anomaly_scoring.NAME:
         submit_anomaly_scoring(settings, group=group)
+    else:
+        submit_telemetry_patterns(settings, group=group)
 
 
 if __name__ == "__main__":

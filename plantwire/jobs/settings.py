@@ -18,3 +18,7 @@ class JobSettings(SharedSettings):
     scoring_file: Path | None = Field(
         None, description="YAML file of the metrics that get anomaly scores; none do where unset."
     )
+    patterns: Path | None = Field(
+        None,
+        description="YAML file of telemetry patterns, or folder of such; none are watched for where unset.",
+    )

@@ -13,6 +13,7 @@ from typing import Final
 
 from plantwire.platform.topic_reader import TopicRecord, read_to_end
 from plantwire.schemas.codec import ALARM_CODEC, UndecodableError
+from plantwire.schemas.patterns import is_pattern_alarm
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 from plantwire.schemas.topics import ALARMS_FIRE
 
@@ -33,9 +34,18 @@ def active_alarms(bootstrap: str, timeout_s: float = 60.0) -> list[AlarmEvent]:
 
 
 def recent_alarms(bootstrap: str, timeout_s: float = 10.0) -> list[AlarmEvent]:
-    """The last event of every alarm near the log's end; raises `platform.topic_reader.TopicError`."""
+    """The last event of every alarm of a rule near the log's end; raises `platform.topic_reader.TopicError`.
+
+    Those of patterns are held by another job: detection would see that it does not hold them, and clear them.
+    """
     records = read_to_end(bootstrap, ALARMS_FIRE, timeout_s, last=RECENT_EVENTS)
-    return list(_last_of(_events(records), forget_cleared=False).values())
+    of_rules = (event for event in _events(records) if not is_pattern_alarm(event.rule_id))
+    return list(_last_of(of_rules, forget_cleared=False).values())
+
+
+def active_pattern_alarms(bootstrap: str, timeout_s: float = 60.0) -> list[AlarmEvent]:
+    """The active alarms of patterns according to `alarms.fire`; raises `platform.topic_reader.TopicError`."""
+    return [event for event in active_alarms(bootstrap, timeout_s) if is_pattern_alarm(event.rule_id)]
 
 
 def _last_of(events: Iterable[AlarmEvent], *, forget_cleared: bool) -> dict[str, AlarmEvent]:

@@ -29,7 +29,7 @@ from plantwire.jobs.settings import JobSettings
 from plantwire.platform.tokens import EVERY_DEVICE, Role, TokenAuthority
 from plantwire.schemas.identifiers import is_device_id
 from plantwire.simulator.cli import simulate
-from plantwire.stack import checks, database_cli, launcher, presentation, rules_cli
+from plantwire.stack import checks, database_cli, launcher, patterns_cli, presentation, rules_cli
 from plantwire.stack.errors import StackError
 from plantwire.stack.ledger_cli import ledger
 from plantwire.stack.progress import Progress
@@ -51,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(rules_cli.app)
+app.add_typer(patterns_cli.app)
 app.add_typer(database_cli.app)
 app.command()(simulate)
 app.command()(ledger)
