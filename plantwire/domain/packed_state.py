@@ -51,8 +51,8 @@ class Unpacked(NamedTuple):
 
     site: str
     state: DeviceState
-    clock_ahead_ms: int
-    """How far the device's clock was ahead of its gateway's; kept while data are waited for, else 0."""
+    clock_ahead_ms: int | None
+    """How far the device's clock was ahead of its gateway's; kept while data are waited for."""
 
 
 def pack(site: str, state: DeviceState, clock_ahead_ms: int = 0) -> bytes:
@@ -75,10 +75,11 @@ def unpack(packed: bytes) -> tuple[str, DeviceState]:
 def unpack_with_clock(packed: bytes) -> Unpacked:
     """The inverse of `pack`; raises as `unpack`."""
     layout = packed[:1]
+    ahead_ms: int | None = None
     try:
         if layout == _LAYOUT_1:
             site, rows_1 = _decoder_1.decode(packed[1:])
-            ahead_ms, rows = 0, [(rule, metric, Tracked(*tracked)) for rule, metric, tracked in rows_1]
+            rows = [(rule, metric, Tracked(*tracked)) for rule, metric, tracked in rows_1]
         elif layout == _LAYOUT_2:
             site, ahead_ms, rows = _decoder_2.decode(packed[1:])
         else:
@@ -86,7 +87,10 @@ def unpack_with_clock(packed: bytes) -> Unpacked:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnknownLayoutError(f"alarm state: {error}") from None
     # A frame brings one from outside: what no detector writes must not end the one that reads it.
-    if not all(_is_possible(tracked) for _, _, tracked in rows) or not -_SEEN_END <= ahead_ms < _SEEN_END:
+    if (
+        not all(_is_possible(tracked) for _, _, tracked in rows)
+        or not -_SEEN_END <= (ahead_ms or 0) < _SEEN_END
+    ):
         raise UnknownLayoutError("alarm state: it contradicts itself")
     return Unpacked(site, {(rule, metric): tracked for rule, metric, tracked in rows}, ahead_ms)
 

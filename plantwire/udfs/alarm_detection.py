@@ -24,7 +24,7 @@ from plantwire.domain.admission import MAX_AHEAD_MS, is_too_far_ahead
 from plantwire.domain.adoption import go_on_from
 from plantwire.domain.attention import next_look_ms
 from plantwire.domain.detection import DeviceDetector, FrameFields
-from plantwire.domain.listening import Heard, lag_ms, look_in_ms, not_heard, put_forward_ms, silent_until_ms
+from plantwire.domain.listening import Ear, Heard, lag_ms, look_in_ms
 from plantwire.domain.packed_state import UnknownLayoutError, pack, unpack, unpack_with_clock
 from plantwire.domain.reconciliation import reconcile
 from plantwire.domain.rule_book import RuleBook, is_sound
@@ -152,13 +152,13 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         if frame["edge_state"]:
             events.extend(self._adopt(cached, frame["edge_state"], event_time_ms))
         too_late, steps, refused = detector.clock.too_late, detector.clock.steps, detector.silences.refused
-        forward_ms = put_forward_ms(cached.heard, heard) if detector.watches_silence else 0
+        forward_ms = cached.ear.put_forward_ms(heard) if detector.watches_silence else 0
         events.extend(detector.take_frame(cast(FrameFields, frame), now_ms, forward_ms))
         self._count_too_late.inc(detector.clock.too_late - too_late)
         self._count_clock_steps.inc(detector.clock.steps - steps)
         self._count_unwatched.inc(detector.silences.refused - refused)
         if detector.clock.newest_ms == event_time_ms:
-            cached.heard = heard
+            cached.ear.hear(heard, is_put_back=detector.clock.steps != steps)
             self._newest = cached
         if has_readings and event_time_ms > cached.settle_after_ms:
             events.extend(self._settle(cached, event_time_ms))
@@ -239,13 +239,13 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
 
     def _load(self, device_id: str) -> CachedDevice:
         packed = self._state.value()
-        site, state, ahead_ms = unpack_with_clock(packed) if packed is not None else ("", {}, 0)
+        site, state, ahead_ms = unpack_with_clock(packed) if packed is not None else ("", {}, None)
         detector = DeviceDetector(device_id, self._book.for_device(device_id), state)
         detector.site = site
         logged = self._logged.pop(device_id, [])
         # One that is loaded later has sent nothing since it was put out of the cache.
-        heard = not_heard(ahead_ms, self._opened_ms)
-        cached = CachedDevice(detector, self._book.generation, logged, heard)
+        ear = Ear(self._opened_ms, ahead_ms)
+        cached = CachedDevice(detector, self._book.generation, logged, ear)
         self._detectors[device_id] = cached
         if len(self._detectors) > CACHED_DEVICES:
             self._detectors.popitem(last=False)
@@ -259,13 +259,13 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         return detector.take_rules(self._book.for_device(detector.device_id), now_ms, silent_until_ms)
 
     def _silent_until_ms(self, cached: CachedDevice, now_ms: int) -> int:
-        newest = self._newest.heard if self._newest is not None else None
-        return silent_until_ms(cached.heard, lag_ms(newest, now_ms), now_ms)
+        newest = self._newest.ear.heard if self._newest is not None else None
+        return cached.ear.silent_until_ms(lag_ms(newest, now_ms), now_ms)
 
     def _save(self, cached: CachedDevice, ctx: Any, now_ms: int) -> None:
         detector = cached.detector
         if detector.state:
-            self._state.update(pack(detector.site, detector.state, cached.heard.clock_ahead_ms))
+            self._state.update(pack(detector.site, detector.state, cached.ear.clock_ahead_ms or 0))
         else:
             self._state.clear()
         self._set_timer(cached, ctx, now_ms)

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from math import inf
 
 from plantwire.domain.detection import DeviceDetector
-from plantwire.domain.listening import Heard
+from plantwire.domain.listening import Ear, Heard
 from plantwire.schemas.frame_layout import FrameReading
 from plantwire.schemas.records import AlarmEvent
 
 
 class CachedDevice:
-    """`logged` are the last events of the device's alarms in the log; `heard` see `domain.listening`."""
+    """`logged` are the last events of the device's alarms in the log; `ear` see `domain.listening`."""
 
     __slots__ = (
-        "_heard",
+        "_ear",
         "_logged",
         "clock_ahead_ms",
         "detector",
@@ -31,15 +31,13 @@ class CachedDevice:
         "timer_ms",
     )
 
-    def __init__(
-        self, detector: DeviceDetector, generation: int, logged: list[AlarmEvent], heard: Heard
-    ) -> None:
+    def __init__(self, detector: DeviceDetector, generation: int, logged: list[AlarmEvent], ear: Ear) -> None:
         self.detector = detector
         self.generation = generation
         # How far the device's clock is ahead of ours, for timers, which run on ours.
         self.clock_ahead_ms = 0
         self.timer_ms = 0
-        self._heard = heard
+        self._ear = ear
         # The newest frame that passed by since, and when.
         self.passed: FrameReading | None = None
         self.passed_us = 0
@@ -48,17 +46,13 @@ class CachedDevice:
         self._set_settle_after()
 
     @property
-    def heard(self) -> Heard:
-        """The device's newest frame."""
+    def ear(self) -> Ear:
+        """What the device's frames say of its clock, those included that passed by."""
         if self.passed is not None:
             passed = self.passed
-            self._heard = Heard(passed.event_time_ms, passed.received_time_ms, self.passed_us // 1000)
             self.passed = None
-        return self._heard
-
-    @heard.setter
-    def heard(self, heard: Heard) -> None:
-        self._heard, self.passed = heard, None
+            self._ear.hear(Heard(passed.event_time_ms, passed.received_time_ms, self.passed_us // 1000))
+        return self._ear
 
     def passed_of_log(self, event_now_ms: int) -> Iterator[AlarmEvent]:
         """The logged events that the device's time has passed, each once."""

@@ -13,7 +13,7 @@ from typing import Final
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.device_state import DeviceState
 from plantwire.domain.limits import NORMAL
-from plantwire.domain.listening import Heard, look_in_ms, not_heard, put_forward_ms, silent_until_ms
+from plantwire.domain.listening import Ear, Heard, look_in_ms
 from plantwire.domain.packed_state import pack
 from plantwire.domain.rule_book import RuleBook
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent, TelemetryFrame
@@ -26,8 +26,8 @@ class DeviceWatch:
     """A device's detector with what need not survive a restart. Time arrives as arguments, ms."""
 
     __slots__ = (
+        "_ear",
         "_generation",
-        "_heard",
         "_shapes",
         "clock_ahead_ms",
         "detector",
@@ -47,7 +47,7 @@ class DeviceWatch:
         self.detector = DeviceDetector(device_id, book.for_device(device_id), state)
         self.detector.site = site
         self._generation = book.generation
-        self._heard = not_heard(0, since_ms)
+        self._ear = Ear(since_ms)
         self._shapes: set[tuple[str, ...]] = set()
         self.clock_ahead_ms = 0
         """How far the device's clock is ahead of ours, for timers, which run on ours."""
@@ -66,7 +66,7 @@ class DeviceWatch:
 
     def packed(self) -> bytes:
         """Site and state, as a frame carries them."""
-        return pack(self.detector.site, self.detector.exact_state(), self._heard.clock_ahead_ms)
+        return pack(self.detector.site, self.detector.exact_state(), self._ear.clock_ahead_ms or 0)
 
     def take_rules(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
         """Use the rules in force, where they changed: before a frame, and before its state is looked at."""
@@ -95,7 +95,7 @@ class DeviceWatch:
         if not own_times and not texts:
             shape = tuple(names)
             if self._knows(shape) and self.detector.passes(shape, numbers, event_ms):
-                self._heard = heard
+                self._ear.hear(heard)
                 return []
         if names:
             # A frame that only marks values stale or bad has the gateway's time, not the device's.
@@ -105,10 +105,11 @@ class DeviceWatch:
             for metric in frame.metrics
             if metric.number is not None and metric.quality == QUALITY_GOOD
         ]
-        forward_ms = put_forward_ms(self._heard, heard) if self.detector.watches_silence else 0
+        forward_ms = self._ear.put_forward_ms(heard) if self.detector.watches_silence else 0
+        steps = self.detector.clock.steps
         events = self.detector.take_readings(readings, event_ms, frame.site, now_ms, texts, forward_ms)
         if self.detector.clock.newest_ms == event_ms:
-            self._heard = heard
+            self._ear.hear(heard, is_put_back=self.detector.clock.steps != steps)
         return events
 
     def look(self, at_ms: int, book: RuleBook, now_ms: int) -> list[AlarmEvent]:
@@ -116,14 +117,14 @@ class DeviceWatch:
         forget what is over, clear what no rule asks for.
         """
         event_now_ms = at_ms + self.clock_ahead_ms
-        until_ms = silent_until_ms(self._heard, 0, now_ms)
+        until_ms = self._ear.silent_until_ms(0, now_ms)
         if self._generation == book.generation:
             return self.detector.run_timers(event_now_ms, until_ms)
         return self._refresh(book, event_now_ms, until_ms)
 
     def silence_in_ms(self, now_ms: int) -> float:
         """In how many ms silence is to be asked for."""
-        return look_in_ms(self.detector.silences.look_ms, silent_until_ms(self._heard, 0, now_ms))
+        return look_in_ms(self.detector.silences.look_ms, self._ear.silent_until_ms(0, now_ms))
 
     def _refresh(
         self, book: RuleBook, event_now_ms: int, silent_until_ms: int | None = None

@@ -108,6 +108,6 @@ def test_a_state_of_the_first_layout_is_still_read() -> None:
         "01cf0000018bcfe568000100cf0000018bcfe56800"
     )
     state = state_of(Tracked(ACTIVE, ALARM, NOW_MS))
-    assert unpack_with_clock(stored) == Unpacked("hall", state, 0)
+    assert unpack_with_clock(stored) == Unpacked("hall", state, None)
     # What it can say is still written in it, and read by the former version.
     assert pack("hall", state, 77) == stored
