@@ -21,7 +21,7 @@ from typing import Any, Final
 import fastavro
 
 from plantwire.gateway.avro_frame import HAS_EDGE_STATE, Origin, read_frame
-from plantwire.gateway.decode_json import DecodeLimits, DecodeRefusalError, refuse_oversized
+from plantwire.gateway.decode_json import DecodeLimits, DecodeRefusalError, refuse_oversized, refuse_too_many
 from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.schemas.codec import FRAME_CODEC, schema_fingerprint
 from plantwire.schemas.records import TelemetryFrame
@@ -77,6 +77,7 @@ def decode_avro_file(
         has_edge_state, is_packed, sync = _read_header(stream)
         origin = Origin(device_id, protocol, received_us, limits)
         frames: list[TelemetryFrame] = []
+        metrics = 0
         left_bytes = unpacked_max_bytes
         while stream.tell() < len(body):
             count, block = _read_block(stream, sync)
@@ -91,6 +92,8 @@ def decode_avro_file(
             for _ in range(count):
                 frame, end = read_frame(block, end, has_edge_state, origin)
                 frames.append(frame)
+                metrics += len(frame.metrics)
+                refuse_too_many(metrics, limits)
             if end != len(block):
                 raise DecodeRefusalError(Reason.NOT_AVRO, "A block has more bytes than its frames.")
         if not frames:

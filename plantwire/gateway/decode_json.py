@@ -36,6 +36,8 @@ _BATCH_FIELDS: Final = _FIELDS | {"deviceId"}
 # than JSON does, and METRIC_OVERHEAD_BYTES for the rest of each metric.
 _SURELY_FITS_BYTES: Final = 500_000
 _METRIC_OVERHEAD_BYTES: Final = 32
+_METRIC_MIN_BYTES: Final = 6
+"""A metric in JSON, such as `"t":1,`."""
 
 _decoder: Final = msgspec.json.Decoder()
 # Devices send the same names over and over: remembering the verdict is four times cheaper than the pattern.
@@ -49,6 +51,8 @@ class DecodeLimits(msgspec.Struct, frozen=True):
     metrics_per_frame_max: int
     frames_max: int
     time_ahead_max_ms: int
+    metrics_max: int = 20_000
+    """Of all frames of a message together: what is taken in one go costs the event loop so much at most."""
 
 
 class DecodeRefusalError(Exception):
@@ -76,6 +80,7 @@ def decode_telemetry(
         parsed = _parse(body)
         items = parsed if type(parsed) is list else [parsed]
         _check_count(items, limits)
+        _check_metrics(body, items, limits)
         _check_keys(body, items, 0)
         frames = tuple([_frame(item, device_id, protocol, received_us, limits) for item in items])
         if len(body) > _SURELY_FITS_BYTES:
@@ -100,6 +105,7 @@ def decode_batch(
         if type(parsed) is not list:
             raise DecodeRefusalError(Reason.BAD_SHAPE, "The frames of a batch are a list.")
         _check_count(parsed, limits)
+        _check_metrics(body, parsed, limits)
         if b"\\" not in body:
             colons += _colons_in_ids(parsed)
         _check_keys(body, parsed, colons)
@@ -126,6 +132,21 @@ def _check_count(items: list[Any], limits: DecodeLimits) -> None:
     if len(items) > limits.frames_max:
         raise DecodeRefusalError(
             Reason.TOO_MANY_FRAMES, f"{len(items)} frames in one message; at most {limits.frames_max}."
+        )
+
+
+def _check_metrics(body: bytes | bytearray, items: list[Any], limits: DecodeLimits) -> None:
+    if len(body) < limits.metrics_max * _METRIC_MIN_BYTES:
+        return
+    metrics = [item.get("metrics") for item in items if type(item) is dict]
+    refuse_too_many(sum([len(each) for each in metrics if type(each) is dict]), limits)
+
+
+def refuse_too_many(metrics: int, limits: DecodeLimits) -> None:
+    """Refuses so many metrics in one message."""
+    if metrics > limits.metrics_max:
+        raise DecodeRefusalError(
+            Reason.TOO_MANY_METRICS, f"{metrics} metrics in one message; at most {limits.metrics_max}."
         )
 
 

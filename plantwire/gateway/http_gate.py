@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from starlette.types import Scope
 
@@ -23,6 +24,12 @@ from plantwire.gateway.rejected import Reason
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.gateway.token_cache import EXPIRED, TokenCache
 from plantwire.platform.tokens import Claims, Role, TokenError
+from plantwire.schemas.records import TelemetryFrame
+
+METRICS_PER_FRAME: Final = 50
+"""A frame counts once for each so many metrics that it begins."""
+BYTES_PER_FRAME: Final = 10_000
+"""A body counts as a frame for each so many bytes, where its frames count for less."""
 
 
 class HttpGate:
@@ -94,10 +101,18 @@ class HttpGate:
             )
         self._frames.charge(claims.subject, 1, now_s)
 
-    def charge(self, claims: Claims, frames: int) -> None:
-        """Charge an admitted request with its further frames."""
-        if self._frames is not None and frames > 1:
-            self._frames.charge(claims.subject, frames - 1, self._timer())
+    def charge_body(self, claims: Claims, size_bytes: int) -> None:
+        """Charge an admitted request for its body, unpacked, before it is known what is in it."""
+        self._charge(claims, size_bytes // BYTES_PER_FRAME)
+
+    def charge(self, claims: Claims, size_bytes: int, frames: Sequence[TelemetryFrame]) -> None:
+        """Charge a request with what its frames cost beyond what it was charged already."""
+        cost = sum([1 + (len(frame.metrics) - 1) // METRICS_PER_FRAME for frame in frames])
+        self._charge(claims, cost - 1 - size_bytes // BYTES_PER_FRAME)
+
+    def _charge(self, claims: Claims, cost: int) -> None:
+        if self._frames is not None and cost > 0:
+            self._frames.charge(claims.subject, cost, self._timer())
 
 
 def _slow_down(reason: Reason, detail: str, limit: RateLimit, policy: str, wait_s: float) -> RefusalError:

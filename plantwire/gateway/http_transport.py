@@ -11,8 +11,10 @@ Not here: the other paths and the OpenAPI page (`http_app`), tokens and rates (`
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -29,6 +31,7 @@ from plantwire.gateway.http_refusal import RefusalError
 from plantwire.gateway.metrics import GatewayMetrics
 from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.gateway.settings import GatewaySettings
+from plantwire.gateway.slices import slices
 from plantwire.gateway.token_cache import TokenCache
 from plantwire.platform.tokens import Claims
 from plantwire.schemas.identifiers import is_device_id
@@ -39,6 +42,8 @@ PATH_PREFIX: Final = b"/api/v1/devices/"
 PATH_SUFFIX: Final = b"/telemetry"
 BATCH_PATH: Final = b"/api/v1/telemetry"
 RETRY_AFTER_S: Final = 1
+DECODE_AT_ONCE_MAX_BYTES: Final = 32 * 1024
+"""Larger bodies, and files that may unpack to larger ones, are decoded beside the event loop."""
 BODY_MEMORY_FULL: Final = "body-memory-full"
 
 STATUS_OF_REASON: Final[dict[Reason, int]] = {
@@ -101,6 +106,8 @@ class TelemetryEndpoint:
         self._forwarder = forwarder
         self._metrics = metrics
         self._limits = settings.decode_limits()
+        # One thread: decoding is Python's work, of which only one can go on at a time anyway.
+        self._decoding = ThreadPoolExecutor(1, "decode")
         self._accepted = metrics.accepted.labels(TRANSPORT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,14 +142,38 @@ class TelemetryEndpoint:
         form = read_form(headers)
         self._gate.admit(claims)
         body = await self._bodies.read(headers, receive, held, form.gzip)
-        frames = self._decode(body, form, device_id, received_us)
-        self._gate.charge(claims, len(frames))
+        self._gate.charge_body(claims, len(body))
+        if len(body) > DECODE_AT_ONCE_MAX_BYTES or form.media == Media.AVRO_FILE:
+            frames = await asyncio.get_running_loop().run_in_executor(
+                self._decoding, self._decode, body, form, device_id, received_us
+            )
+        else:
+            frames = self._decode(body, form, device_id, received_us)
+        self._gate.charge(claims, len(body), frames)
         if device_id is None:
             _check_devices(claims, frames)
-        await self._forwarder.put(frames)
+        await self._put(frames)
         self._accepted.inc(len(frames))
         answer = _ACCEPTED_ONE if len(frames) == 1 else b'{"accepted":%d}' % len(frames)
         await send_json(send, 202, answer, "application/json")
+
+    async def _put(self, frames: tuple[TelemetryFrame, ...]) -> None:
+        """Returns once all are durable. Many go in slices: other requests, and alarms, come between."""
+        parts = list(slices(frames))
+        if len(parts) == 1:
+            await self._forwarder.put(frames)
+            return
+        promises: list[asyncio.Future[None]] = []
+        try:
+            for part in parts:
+                promises.append(self._forwarder.put(part))
+                await asyncio.sleep(0)
+        except UnavailableError:
+            # The slices before are on their way: the sender is told to send all of it again.
+            for promise in promises:
+                promise.add_done_callback(_hear)
+            raise
+        await asyncio.gather(*promises)
 
     def _decode(
         self, body: bytes, form: BodyForm, device_id: str | None, received_us: int
@@ -169,6 +200,12 @@ class TelemetryEndpoint:
         self._metrics.unavailable.labels(TRANSPORT, reason).inc()
         retry_after = (b"retry-after", str(RETRY_AFTER_S).encode())
         await send_problem(send, 503, reason, detail, (retry_after, *headers))
+
+
+def _hear(promise: asyncio.Future[None]) -> None:
+    """An outcome that nobody waits for."""
+    if not promise.cancelled():
+        promise.exception()
 
 
 def _device_id(raw_path: bytes) -> str | None:

@@ -33,7 +33,9 @@ from plantwire.gateway.mqtt_source import Decoded, MqttSource, Outcome, Unneeded
 from plantwire.gateway.recent_keys import RecentKeys
 from plantwire.gateway.rejected import Reason, Rejected
 from plantwire.gateway.settings import GatewaySettings
+from plantwire.gateway.slices import slices
 from plantwire.platform.backoff import jittered_backoff_s
+from plantwire.schemas.records import TelemetryFrame
 
 UNKNOWN_PROTOCOL: Final = "mqtt"
 """What a message of no source counts under."""
@@ -100,6 +102,8 @@ class MqttTransport:
         self._waiting: list[_Delivery] = []
         self._retry: asyncio.TimerHandle | None = None
         self._refusals = 0
+        # A message of many frames is being handed over, in turns: later ones wait behind it.
+        self._in_turns: asyncio.Task[None] | None = None
         self._numbers = count()
         self._logged_at_s: dict[tuple[str, Reason], float] = {}
         self._held = 0
@@ -219,7 +223,7 @@ class MqttTransport:
             )
 
     def _take(self, delivery: _Delivery) -> None:
-        if self._waiting:
+        if self._waiting or self._in_turns is not None:
             heapq.heappush(self._waiting, delivery)
         else:
             self._attempt(delivery)
@@ -250,7 +254,12 @@ class MqttTransport:
     def _hand_over(self, delivery: _Delivery) -> asyncio.Future[None]:
         outcome = delivery.outcome
         if isinstance(outcome, Decoded):
-            return self._forwarder.put(outcome.frames)
+            parts = list(slices(outcome.frames))
+            first = self._forwarder.put(parts[0])
+            if len(parts) == 1:
+                return first
+            self._in_turns = self._loop.create_task(self._put_in_turns(first, parts[1:]))
+            return self._in_turns
         assert isinstance(outcome, Rejected)  # noqa: S101 - the third kind is not in hand
         return self._forwarder.put_dead_letter(
             DeadLetter(
@@ -261,6 +270,24 @@ class MqttTransport:
                 protocol=delivery.protocol,
             )
         )
+
+    async def _put_in_turns(
+        self, first: asyncio.Future[None], parts: Sequence[Sequence[TelemetryFrame]]
+    ) -> None:
+        promises = [first]
+        try:
+            for part in parts:
+                await asyncio.sleep(0)  # other work comes between
+                promises.append(self._forwarder.put(part))
+        except UnavailableError:
+            for promise in promises:
+                promise.add_done_callback(_hear)
+            raise
+        finally:
+            self._in_turns = None
+        if self._retry is None:
+            self._loop.call_soon(self._take_waiting)
+        await asyncio.gather(*promises)
 
     def _handle_settled(self, delivery: _Delivery, future: asyncio.Future[None]) -> None:
         key = delivery.key
@@ -311,7 +338,10 @@ class MqttTransport:
     def _try_again(self) -> None:
         """Try those that wait, in order of arrival, up to the first that there is still no room for."""
         self._retry = None
-        while self._waiting and self._attempt(heapq.heappop(self._waiting)):
+        self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        while self._waiting and self._in_turns is None and self._attempt(heapq.heappop(self._waiting)):
             pass
 
     def _let_go(self) -> None:
@@ -321,6 +351,12 @@ class MqttTransport:
             self._idle.set()
         if self._held <= self._held_max // 2 and self._connection is not None and not self._closing:
             self._connection.resume_reading()
+
+
+def _hear(promise: asyncio.Future[None]) -> None:
+    """An outcome that nobody waits for: the message is tried again as a whole."""
+    if not promise.cancelled():
+        promise.exception()
 
 
 def _has_no_time(decoded: Decoded, received_us: int) -> bool:

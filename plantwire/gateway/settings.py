@@ -47,6 +47,9 @@ class GatewaySettings(
     gateway_frames_per_request_max: int = Field(
         1000, ge=1, le=10_000, description="Frames in one HTTP request or MQTT message."
     )
+    gateway_metrics_per_request_max: int = Field(
+        20_000, ge=1, le=1_000_000, description="Metrics in one HTTP request or MQTT message."
+    )
     gateway_time_ahead_max_ms: int = Field(
         60_000, ge=0, le=60_000, description="How far a time stamp may be ahead of the gateway's clock."
     )
@@ -102,6 +105,11 @@ class GatewaySettings(
                 "PLANTWIRE_GATEWAY_IN_FLIGHT_MAX is below PLANTWIRE_GATEWAY_FRAMES_PER_REQUEST_MAX: "
                 "a full request could never be accepted"
             )
+        if self.gateway_metrics_per_request_max < self.gateway_metrics_per_frame_max:
+            raise ValueError(
+                "PLANTWIRE_GATEWAY_METRICS_PER_REQUEST_MAX is below PLANTWIRE_GATEWAY_METRICS_PER_FRAME_MAX: "
+                "a full frame could never be accepted"
+            )
         if self.gateway_body_memory_bytes < self.gateway_body_limit_bytes:
             raise ValueError(
                 "PLANTWIRE_GATEWAY_BODY_MEMORY_BYTES is below PLANTWIRE_GATEWAY_BODY_LIMIT_BYTES: "
@@ -121,4 +129,5 @@ class GatewaySettings(
             metrics_per_frame_max=self.gateway_metrics_per_frame_max,
             frames_max=self.gateway_frames_per_request_max,
             time_ahead_max_ms=self.gateway_time_ahead_max_ms,
+            metrics_max=self.gateway_metrics_per_request_max,
         )

@@ -187,9 +187,20 @@ def test_colons_in_texts_are_no_duplicates() -> None:
 
 
 def test_a_large_body_of_small_frames_is_taken() -> None:
-    body = json.dumps([{"metrics": {f"metric-{i}": 1.5 for i in range(60)}}] * 900)
+    body = json.dumps([{"metrics": {f"{'metric':-<50}{i}": 1.5 for i in range(60)}}] * 300)
     assert len(body) > FRAME_MAX_BYTES
-    assert len(frames(body)) == 900
+    assert len(frames(body)) == 300
+
+
+@pytest.mark.parametrize(("count", "refused"), [(20, False), (21, True)])
+def test_the_metrics_of_all_frames_are_bounded(count: int, refused: bool) -> None:
+    body = json.dumps([{"metrics": {f"m{i}": 1.5 for i in range(1000)}}] * count).encode()
+    outcome = decode_telemetry(body, "press-1", "http", NOW_US, LIMITS)
+    assert isinstance(outcome, Rejected) is refused
+    if isinstance(outcome, Rejected):
+        assert outcome.reason == Reason.TOO_MANY_METRICS
+    else:
+        assert len(outcome) == count
 
 
 ANY_JSON = st.recursive(

@@ -32,6 +32,7 @@ def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ("GATEWAY_ACK_TIMEOUT_MS", "1"),
         ("GATEWAY_IN_FLIGHT_MAX", "999"),
         ("GATEWAY_BODY_MEMORY_BYTES", "1000"),
+        ("GATEWAY_METRICS_PER_REQUEST_MAX", "999"),
         ("MQTT_CLIENT_ID", "a b"),
         ("MQTT_TLS_KEY", "/key-without-a-certificate.pem"),
     ],
