@@ -26,7 +26,7 @@ from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.reading import RecordReader
 from plantwire.storage.retention import horizon_ms
 from plantwire.storage.settings import StorageSettings
-from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored
+from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
 
 DATABASE: Final = "database"
 KAFKA: Final = "kafka"
@@ -176,6 +176,10 @@ class Ingest:
             else:
                 self._refuse(island, error, batch)
             return
+        except TooSlowError:
+            if len(island.pieces) > 1:
+                islands[-1:] = island.halves()
+            raise
         islands.pop()
         self._metrics.write_s.observe(self._clock() - began_s)
         self._metrics.samples.labels("stored").inc(stored.samples)

@@ -35,6 +35,10 @@ class DatabaseAwayError(Exception):
     """It cannot be written now; the text says why, without secrets."""
 
 
+class TooSlowError(DatabaseAwayError):
+    """It gave a transaction up for its length; a smaller one may be through in time."""
+
+
 class RefusedError(Exception):
     """The database will never take these rows."""
 
@@ -106,6 +110,9 @@ class TelemetryTables:
                 return work(connection)
         except REFUSED_FOR_GOOD as error:
             raise RefusedError(describe(error)) from error
+        except psycopg.errors.QueryCanceled as error:
+            self.close()
+            raise TooSlowError(describe(error)) from error
         except (psycopg.Error, SchemaError) as error:
             self.close()
             raise DatabaseAwayError(describe(error)) from error

@@ -14,7 +14,7 @@ from plantwire.storage.health import Health
 from plantwire.storage.ingest import DATABASE, KAFKA, REASON_REFUSED, Ingest
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.settings import StorageSettings
-from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored
+from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
 from tests.telemetry_truth import frame, record
 
 NOW_MS = 1_790_000_000_000
@@ -37,6 +37,7 @@ class World:
         self.database_fails = 0
         self.letters_fail = 0
         self.poison: set[int] = set()
+        self.pieces_max = 1000
         self.now_s = 0.0
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -82,6 +83,8 @@ class World:
     def write(self, island: Island, partitions: list[int]) -> Stored:
         self._touch()
         offsets = [piece.record.offset for piece in island.pieces]
+        if len(offsets) > self.pieces_max:
+            raise TooSlowError("canceling statement due to statement timeout")
         if self.poison & set(offsets):
             raise RefusedError("no")
         self.happened.append("written")
@@ -148,6 +151,15 @@ def test_what_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored(poiso
     assert sorted(refusal.record.offset for refusal in world.letters) == sorted(poison)
     assert world.settled == list(range(7))
     assert world.value("frames_refused_total", reason=REASON_REFUSED) == len(poison)
+
+
+def test_what_takes_too_long_is_written_in_smaller_parts() -> None:
+    world = World(records(*range(7)))
+    world.pieces_max = 2
+    world.run()
+    assert sorted(world.written) == world.settled == list(range(7))
+    assert world.happened.count("written") == 4
+    assert world.happened.count("paused") == world.value("failures_total", what="database") == 3
 
 
 def test_records_wait_for_their_dead_letters() -> None:
