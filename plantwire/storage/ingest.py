@@ -164,7 +164,9 @@ class Ingest:
                 return False
 
     def _write(self, islands: list[Island], batch: Batch) -> None:
-        """The last island; one that is through, or divided, is off the list."""
+        """The last island; one that is through, or divided, is off the list. Of two halves the first one
+        goes first: of two samples with the same key the earlier one stays.
+        """
         island = islands[-1]
         began_s = self._clock()
         try:
@@ -172,13 +174,13 @@ class Ingest:
         except RefusedError as error:
             islands.pop()
             if len(island.pieces) > 1:
-                islands.extend(island.halves())
+                islands.extend(reversed(island.halves()))
             else:
                 self._refuse(island, error, batch)
             return
         except TooSlowError:
             if len(island.pieces) > 1:
-                islands[-1:] = island.halves()
+                islands[-1:] = reversed(island.halves())
             raise
         islands.pop()
         self._metrics.write_s.observe(self._clock() - began_s)
@@ -195,7 +197,7 @@ class Ingest:
                 stored = self._tables.write_expired(part)
             except RefusedError as error:
                 if len(part.pieces) > 1:
-                    todo.extend(part.halves())
+                    todo.extend(reversed(part.halves()))
                 else:
                     self._refuse(part, error, batch)
                 continue

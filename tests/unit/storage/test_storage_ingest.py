@@ -147,7 +147,7 @@ def test_what_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored(poiso
     world = World(records(*range(7)))
     world.poison = poison
     world.run()
-    assert sorted(world.written) == sorted(set(range(7)) - poison)
+    assert world.written == sorted(set(range(7)) - poison)  # in order: the first of a key stays
     assert sorted(refusal.record.offset for refusal in world.letters) == sorted(poison)
     assert world.settled == list(range(7))
     assert world.value("frames_refused_total", reason=REASON_REFUSED) == len(poison)
@@ -157,7 +157,7 @@ def test_what_takes_too_long_is_written_in_smaller_parts() -> None:
     world = World(records(*range(7)))
     world.pieces_max = 2
     world.run()
-    assert sorted(world.written) == world.settled == list(range(7))
+    assert world.written == world.settled == list(range(7))
     assert world.happened.count("written") == 4
     assert world.happened.count("paused") == world.value("failures_total", what="database") == 3
 
