@@ -200,13 +200,19 @@ def test_a_message_that_comes_late_but_in_time_stops_the_timer(
     node.connect()
     device_id = f"{group}:Press:Motor"
     await_metrics(raw, device_id, is_value("Temperature", 20.5))
+    other = make_node(group, "Other", NODE, devices={"Motor": MOTOR})
+    other.connect()
+    await_metrics(raw, f"{group}:Other:Motor", is_value("Temperature", 20.5))
     filled = sparkplug_gateway.counted("sparkplug_notes_total", note="sequence-filled")
     node.data("Motor", {"alias": 4, "datatype": "INT16", "value": 7}, hold=True)
     node.data("Motor", temperature(31.0))
     node.do("release")
     await_metrics(raw, device_id, is_value("Torque", 7))
     assert sparkplug_gateway.counted("sparkplug_notes_total", note="sequence-filled") == filled + 1
-    time.sleep(0.8)  # the timer would have ended within it
+    # A gap that begins later and is not filled: when its timer has ended, the first one's would have too.
+    other.data("Motor", temperature(30.0), hold=True)
+    other.data("Motor", temperature(31.0))
+    witness.wait_for(f"spBv1.0/{group}/NCMD/Other")
     node.data("Motor", temperature(32.0))
     await_metrics(raw, device_id, is_value("Temperature", 32.0))
     assert witness.of(REBIRTH_TOPIC.format(group)) == []

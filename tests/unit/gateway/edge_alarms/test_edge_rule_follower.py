@@ -30,6 +30,8 @@ class FakeTopic:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._steps: queue.Queue[TopicRecord | End | TopicError] = queue.Queue()
         self._offset = 0
+        self.taken = 0
+        """How many records were dealt with: the follower asked for the next."""
         monkeypatch.setattr(rule_follower, "follow", self._follow)
         monkeypatch.setattr(rule_follower, "RETRY_FIRST_S", 0.001)
         monkeypatch.setattr(rule_follower, "RETRY_LONGEST_S", 0.002)
@@ -56,6 +58,7 @@ class FakeTopic:
             if isinstance(step, TopicError):
                 raise step
             yield step
+            self.taken += 1
 
 
 AWAY = TopicError("no Kafka answers")
@@ -128,7 +131,8 @@ async def test_without_kafka_the_copy_is_in_force_and_the_topic_replaces_it(
         assert following.rules() == [("cold", 1), ("hot", 7)]
         # Kafka is back with a topic that was made anew: its rules count from 1, and one is gone.
         topic.say(topic.rule(HOT))
-        await asyncio.sleep(0.05)
+        await following.until(lambda: topic.taken == 1)
+        await asyncio.sleep(0)  # what the thread asked of the event loop has been done
         assert following.rules() == [("cold", 1), ("hot", 7)], "half a topic must not be in force"
         topic.say(END)
         await following.until(lambda: following.rules() == [("hot", 1)])
