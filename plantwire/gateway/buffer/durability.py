@@ -12,7 +12,7 @@ Not here: Kafka, SQLite, futures (`buffered_forwarder`), the draining (`drain`).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, Protocol, TypeVar
@@ -90,10 +90,11 @@ class Durability:
         self._actions = actions
         self._policy = policy
         self._paused_until_ms = 0.0
-        # In order of arrival; the first is the oldest.
-        self._trying: dict[int, Record] = {}
+        # In order of arrival; the first is the oldest. Not a `dict`: that looks for its first key among all
+        # that were deleted before it.
+        self._trying: OrderedDict[int, Record] = OrderedDict()
         # Stored and undecided, by entry id, which grows.
-        self._in_doubt: dict[int, Record] = {}
+        self._in_doubt: OrderedDict[int, Record] = OrderedDict()
         self._owed: deque[Alarm] = deque()
         self._has_unstored = False
         self._commits = 0

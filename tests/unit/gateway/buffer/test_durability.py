@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -421,6 +422,23 @@ def test_a_large_backlog_is_committed_in_parts_and_in_order(world: World) -> Non
     world.advance(SPILL_AFTER_MS)
     assert [len(commit) for commit in world.commits] == [500, 500, 200]
     assert [record.order for commit in world.commits for record in commit] == list(range(1, 1201))
+
+
+def test_many_late_answers_take_time_in_proportion() -> None:
+    def answer_late(count: int) -> float:
+        world = World()
+        for _ in range(count):
+            world.put()
+        world.core.mode = Mode.BUFFERING
+        world.now_ms = 2 * SPILL_AFTER_MS
+        answers = [(record, True) for record in world.undecided()]
+        started_s = time.thread_time()
+        world.core.answered(answers, world.now_ms)
+        assert world.core.mode is Mode.BUFFERING
+        return time.thread_time() - started_s
+
+    few_s = min(answer_late(1_000) for _ in range(3))
+    assert answer_late(20_000) < 60 * few_s
 
 
 def test_what_no_commit_holds_is_left_to_kafka_and_stops_nothing_else(world: World) -> None:
