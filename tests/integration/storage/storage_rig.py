@@ -84,7 +84,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)  # paces the question
+        time.sleep(0.1)  # paces the question
 
 
 def count_rows(url: str, tables: Sequence[str] = ("device_telemetry",)) -> int:

@@ -149,4 +149,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_the_next_frame_is_stored(
 
 def _stored(database: str, name: str) -> int:
     with connect(keeping_for_ever(database)) as connection:
-        return len(of_plant(read_raw(connection), name))
+        found = connection.execute(
+            "SELECT count(*) FROM device_telemetry WHERE starts_with(device_id, %s)", (f"{name}-",)
+        ).fetchone()
+    return int(found[0]) if found is not None else 0
