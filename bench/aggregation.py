@@ -24,7 +24,7 @@ from bench import report
 from bench.aggregation_engines import BY_WORD, ENGINES, SQL, make_engine, windows_topic_of
 from bench.aggregation_run import WindowsRun, run_engine
 from bench.detection import prepare_peer_environment, require_same_code
-from bench.engine_processes import BYTEWAX, QUIX, on_cpus
+from bench.engine_processes import BYTEWAX, BYTEWAX_BY_LAYOUT, QUIX, QUIX_BY_LAYOUT, on_cpus
 from bench.frame_plan import METRICS_PER_FRAME
 from bench.spread import median, repeats
 from bench.window_plan import ROUND_MS, SAMPLES_PER_WINDOW, WindowPlan
@@ -37,7 +37,7 @@ from plantwire.stack.servers.kafka import Kafka
 
 READY_TIMEOUT_S: Final = 60.0
 END_BEFORE_NOW_MS: Final = 600_000
-PEERS: Final = (QUIX, BYTEWAX)
+PEERS: Final = (QUIX, BYTEWAX, QUIX_BY_LAYOUT, BYTEWAX_BY_LAYOUT)
 
 
 def run_all(
@@ -59,6 +59,7 @@ def run_all(
         fill(kafka.bootstrap, plan, base_ms)
         console.print(f"{plan.frames:,} frames written in {time.monotonic() - filling_s:.1f} s")
         expected, nudge = plan.windows(base_ms), Nudge(kafka.bootstrap, plan, base_ms)
+        nudge.send()
         for turn in range(arguments.repeats):
             for place in range(len(arguments.engines)):
                 name = arguments.engines[(turn + place) % len(arguments.engines)]

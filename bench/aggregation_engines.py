@@ -16,7 +16,15 @@ import msgspec
 import psutil
 
 from bench.cpu import family
-from bench.engine_processes import BYTEWAX, CHECKPOINT_INTERVAL_S, QUIX, Engine, PeerProcess
+from bench.engine_processes import (
+    BYTEWAX,
+    BYTEWAX_BY_LAYOUT,
+    CHECKPOINT_INTERVAL_S,
+    QUIX,
+    QUIX_BY_LAYOUT,
+    Engine,
+    PeerProcess,
+)
 from bench.engines.windows_order import WindowsOrder
 from bench.report import PEER_PYTHON, ROOT
 from bench.window_topic import commit_start
@@ -32,7 +40,14 @@ READY_TIMEOUT_S: Final = 60.0
 FLINK_OPTIMISED: Final = "plantwire (Flink SQL), JVM optimises"
 """With both of the JVM's compilers; the stack's TaskManagers have the first only (docs/decisions/0015)."""
 SQL: Final = "plantwire (Flink SQL)"
-BY_WORD: Final = {"flink": SQL, "flink-optimised": FLINK_OPTIMISED, "quix": QUIX, "bytewax": BYTEWAX}
+BY_WORD: Final = {
+    "flink": SQL,
+    "flink-optimised": FLINK_OPTIMISED,
+    "quix": QUIX,
+    "bytewax": BYTEWAX,
+    "quix-reader": QUIX_BY_LAYOUT,
+    "bytewax-reader": BYTEWAX_BY_LAYOUT,
+}
 ENGINES: Final = tuple(BY_WORD.values())
 
 
@@ -90,7 +105,7 @@ class PeerWindows(Engine):
     def __init__(self, name: str, order: WindowsOrder, folder: Path) -> None:
         super().__init__(name, order.windows_topic)
         arguments: Sequence[str] = ("-m", "bench.engines.windows_quix")
-        if name == BYTEWAX:
+        if name in (BYTEWAX, BYTEWAX_BY_LAYOUT):
             arguments = (
                 "-m",
                 "bytewax.run",
@@ -106,7 +121,7 @@ class PeerWindows(Engine):
     def start(self) -> None:
         Path(self._order.state_folder).mkdir(parents=True)
         (self._folder / "order.json").write_bytes(msgspec.json.encode(self._order))
-        if self.name == BYTEWAX:
+        if self.name in (BYTEWAX, BYTEWAX_BY_LAYOUT):
             command = [str(PEER_PYTHON), "-m", "bytewax.recovery", self._order.state_folder, "1"]
             subprocess.run(command, check=True, capture_output=True, timeout=60)
         self._process.start()
@@ -132,6 +147,7 @@ def make_engine(name: str, bootstrap: str, partitions: int, folder: Path, run: s
         group=f"bench-{run}",
         state_folder=str(own / "state"),
         checkpoint_interval_s=CHECKPOINT_INTERVAL_S,
+        by_layout=name in (QUIX_BY_LAYOUT, BYTEWAX_BY_LAYOUT),
     )
     if name in (SQL, FLINK_OPTIMISED):
         return FlinkWindows(name, order, partitions, own)

@@ -1,8 +1,8 @@
 """One measured run of one engine over the filled topic of `bench.aggregation`.
 
 In: an engine, the windows that the plan gives. Out: `WindowsRun`: rates, CPU seconds.
-Guarantees: start-up is left out: the measured part begins when `MEASURED_FROM` of all windows are there and
-ends when all are, as read from the engine's own topic. Raises RuntimeError where a window differs.
+Guarantees: start-up and the end are left out: what is measured lies between two parts of all windows, as read
+from the engine's own topic (`MEASURED_PART`). Raises RuntimeError where a window differs.
 Not here: comparing engines (`bench.aggregation`).
 """
 
@@ -15,10 +15,9 @@ import msgspec
 
 from bench.cpu import Moment, take_moment, usage_between
 from bench.engine_processes import Engine, on_cpus
-from bench.window_plan import SAMPLES_PER_WINDOW, Windows, difference
+from bench.window_plan import MEASURED_PART, SAMPLES_PER_WINDOW, Windows, difference
 from bench.window_topic import Nudge, WindowsReader
 
-MEASURED_FROM: Final = 0.2
 STALL_TIMEOUT_S: Final = 60.0
 QUIET_S: Final = 1.0
 NUDGE_AFTER_S: Final = 0.5
@@ -64,35 +63,34 @@ def _follow(
     with on_cpus(cpus):
         engine.start()
     first_s: float | None = None
-    begin: tuple[Moment, float, int] | None = None
+    edges: list[tuple[Moment, float, int]] = []
     while reader.records < all_records:
         if reader.read(0.1):
             last_s = time.monotonic()
             first_s = first_s or last_s
-        if begin is None and reader.records >= MEASURED_FROM * all_records:
-            begin = take_moment(engine.parts()), last_s, reader.records
-        elif begin is not None and time.monotonic() - last_s > NUDGE_AFTER_S:
+        if len(edges) < 2 and reader.records >= MEASURED_PART[len(edges)] * all_records:
+            edges.append((take_moment(engine.parts()), last_s, reader.records))
+        elif edges and time.monotonic() - last_s > NUDGE_AFTER_S:
             nudge.send()
         if (death := engine.death()) is not None:
             raise RuntimeError(f"{engine.name}: {death}")
         if time.monotonic() - last_s > STALL_TIMEOUT_S:
             raise RuntimeError(f"{engine.name}: no window for {STALL_TIMEOUT_S:.0f} s after {reader.records}")
-    end, end_records = take_moment(engine.parts()), reader.records
     rss_mib = sum(p.memory_info().rss for part in engine.parts().values() for p in part) / 2**20
-    measured_until_s = quiet_s = last_s
+    quiet_s = last_s
     # Windows beyond those that are asked for may have come before some that are.
     while time.monotonic() - quiet_s < QUIET_S:
         if reader.read(0.1):
             quiet_s = time.monotonic()
-    assert begin is not None
+    (begin, begin_s, begin_records), (end, end_s, end_records) = edges
     assert first_s is not None
     found, doubled = reader.windows()
     if (different := difference(expected, found)) is not None:
         raise RuntimeError(f"{engine.name}: {different}")
-    usage = usage_between(begin[0], end)
+    usage = usage_between(begin, end)
     if usage.ended:
         raise RuntimeError(f"{engine.name}: a process of {usage.ended} ended within the measured part")
-    samples, wall_s = (end_records - begin[2]) * SAMPLES_PER_WINDOW, measured_until_s - begin[1]
+    samples, wall_s = (end_records - begin_records) * SAMPLES_PER_WINDOW, end_s - begin_s
     cpu_total_s = sum(usage.by_part_s.values())
     return WindowsRun(
         engine=engine.name,

@@ -23,6 +23,10 @@ ROUND_MS: Final = 100
 SAMPLES_PER_WINDOW: Final = ONE_SECOND.size_ms // ROUND_MS
 OPEN_AT_END_MS: Final = 2_000
 """Windows that end later are not asked for: what closes them comes after the last frame."""
+HELD_BACK_MS: Final = 65_000
+"""An engine may hold windows back for so long while it works off old frames; the last then come at once."""
+MEASURED_PART: Final = (0.2, 0.7)
+"""Of all windows: after start-up, and before the last ones that an engine held back."""
 SUM_TOLERANCE: Final = 1e-9
 """Relative; engines may add in another order."""
 
@@ -41,8 +45,8 @@ class WindowPlan(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if min(self.rounds, self.devices, self.partitions, self.variants) < 1:
             raise ValueError("rounds, devices, partitions and variants are at least 1")
-        if self.rounds * ROUND_MS < 2 * OPEN_AT_END_MS:
-            raise ValueError(f"{self.rounds} rounds are too few: no window would be asked for")
+        if self.rounds * ROUND_MS * (1 - MEASURED_PART[1]) < HELD_BACK_MS:
+            raise ValueError(f"{self.rounds} rounds are too few: nothing would be left to measure")
 
     @property
     def frames(self) -> int:

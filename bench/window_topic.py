@@ -21,6 +21,7 @@ from plantwire.schemas.windows import RECORD_SEPARATOR, unpack_windows
 FLUSH_TIMEOUT_S: Final = 120.0
 REQUEST_TIMEOUT_S: Final = 10.0
 BATCH_MESSAGES: Final = 1_000
+NUDGE_MS: Final = 65_000
 END_SEPARATOR: Final = "\x1d"
 """A windows message is the end in s, this, and packed windows."""
 
@@ -76,7 +77,7 @@ def commit_start(bootstrap: str, group: str, partitions: int) -> None:
 
 class Nudge:
     """Further frames, of devices beyond the plan's, one in each partition: time goes on for engines that tell
-    a window's end by later frames.
+    a window's end by later frames. Each time by more than any engine waits for what is late.
     """
 
     def __init__(self, bootstrap: str, plan: WindowPlan, base_ms: int) -> None:
@@ -87,7 +88,7 @@ class Nudge:
 
     def send(self) -> None:
         """Let a round pass."""
-        self._at_ms += ROUND_MS
+        self._at_ms += NUDGE_MS
         for partition in range(self._plan.partitions):
             device = self._plan.devices + partition
             body = self._bodies.body(self._plan.template(device, 0), self._at_ms)

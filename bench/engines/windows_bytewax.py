@@ -26,7 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def build(order: WindowsOrder) -> Dataflow:
     """Kafka → windows per device → Kafka."""
-    reader = SampleReader()
+    reader = SampleReader(by_layout=order.by_layout)
 
     def opened(message: KafkaSourceMessage) -> Any:
         frame = reader.open(message.value)

@@ -1,8 +1,7 @@
 """What a peer engine is asked to do in `bench.aggregation`, and the steps that are the same in each.
 
 In: an order file named by the environment variable `BENCH_ORDER`. Out: a frame's numbers; window messages.
-Guarantees: the same bytes in and out for every engine. Peers read frames by their layout, which is the
-quickest way that Python has.
+Guarantees: the same bytes in and out for every engine.
 Not here: how an engine reads, keys, keeps windows and writes (the modules beside this one).
 """
 
@@ -33,6 +32,8 @@ class WindowsOrder(msgspec.Struct, frozen=True):
     group: str
     state_folder: str
     checkpoint_interval_s: float
+    by_layout: bool
+    """Whether peers read frames by their layout first, or decode each one whole."""
 
 
 def read_order() -> WindowsOrder:
@@ -46,18 +47,19 @@ def read_order() -> WindowsOrder:
 class SampleReader:
     """Opens frames."""
 
-    def __init__(self) -> None:
-        self._reader = FrameReader()
+    def __init__(self, *, by_layout: bool) -> None:
+        self._reader = FrameReader() if by_layout else None
 
     def open(self, body: bytes) -> tuple[int, list[tuple[str, float]]] | None:
         """Event time in ms and (metric, number) of a live frame's good numbers; None for a historical one."""
-        reading = self._reader.read(body)
+        reading = self._reader.read(body) if self._reader is not None else None
         if reading is not None:
             if reading.layout.historical:
                 return None
             return reading.event_time_ms, list(zip(reading.layout.names, reading.numbers, strict=True))
         fields = FRAME_CODEC.decode_fields(body)
-        self._reader.learn(body, fields)
+        if self._reader is not None:
+            self._reader.learn(body, fields)
         if fields["historical"]:
             return None
         return fields["event_time_ms"], [

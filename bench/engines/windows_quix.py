@@ -22,7 +22,7 @@ from plantwire.schemas.windows import GRACE_MS, ONE_SECOND
 def main() -> None:
     """Run until SIGTERM."""
     order = read_order()
-    reader = SampleReader()
+    reader = SampleReader(by_layout=order.by_layout)
     application = Application(
         broker_address=order.bootstrap,
         consumer_group=order.group,

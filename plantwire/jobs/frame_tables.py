@@ -23,12 +23,16 @@ SAMPLES: Final = "samples"
 HOLD_MS: Final = 300
 """How far behind the gateway's clock a partition's frames may hold the watermark."""
 IDLE_MS: Final = 500
-"""After this time without frames a partition holds nothing back. Longer than this machine may stall: after a
-stall every partition looks idle, although its frames wait.
+"""After this time without frames a partition holds nothing back."""
+LIVE_WITHIN_MS: Final = 5_000
+"""Frames that come later than this after their gateway let them go tell that the job is catching up."""
+CATCHING_UP_MS: Final = 60_000
+"""How far behind the frames the watermark is meanwhile. A partition that waits its turn, and any while the
+job starts, may look idle although it has frames. They must not be late; windows may, they are old anyway.
 """
 FETCH_BYTES: Final = 65_536
 """Of a partition at once. While the job catches up, partitions are worked off in turns of so much: in longer
-ones those that wait would look idle, and their frames be late.
+ones those that wait would look idle.
 """
 _LARGEST: Final = "1.7976931348623157E308"
 
@@ -43,6 +47,10 @@ def create_frames(tables: StreamTableEnvironment, topic: str, bootstrap: str, gr
     """
     clock = "GREATEST(`received_time_ms`, `gateway_out_us` / 1000)"
     within = f"LEAST(GREATEST(`event_time_ms`, {clock} - {HOLD_MS}), {clock})"
+    watermark = f"""CASE
+            WHEN `progress` < CURRENT_TIMESTAMP - INTERVAL '{LIVE_WITHIN_MS / 1000}' SECOND
+            THEN `progress` - INTERVAL '{CATCHING_UP_MS / 1000}' SECOND
+            ELSE `progress` - INTERVAL '{GRACE_MS / 1000}' SECOND END"""
     tables.execute_sql(
         f"""
         CREATE TEMPORARY TABLE `frames` (
@@ -54,7 +62,7 @@ def create_frames(tables: StreamTableEnvironment, topic: str, bootstrap: str, gr
           `metrics` ARRAY<ROW<`name` STRING, `number` DOUBLE, `quality` INT, `event_time_ms` BIGINT>>,
           `gateway_out_us` BIGINT,
           `progress` AS LEAST(TO_TIMESTAMP_LTZ({within}, 3), CURRENT_TIMESTAMP),
-          WATERMARK FOR `progress` AS `progress` - INTERVAL '{GRACE_MS / 1000}' SECOND
+          WATERMARK FOR `progress` AS {watermark}
         ) WITH (
           'connector' = 'kafka',
           'topic' = '{topic}',
