@@ -1,7 +1,8 @@
 """How large and how old the edge buffer may become, and how its bound is shared out among its files.
 
 In: what an operator sets. Out: `BufferBounds`.
-Guarantees: database, write-ahead log and reserve together stay within `size_max_bytes`.
+Guarantees: database, write-ahead log and reserve together stay within `size_max_bytes`. While the disk lets
+the log be written and not the database, forgetting (which is never refused) may add to the log beyond that.
 Not here: what happens at a bound (`store`).
 """
 

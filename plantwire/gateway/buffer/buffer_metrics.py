@@ -75,6 +75,13 @@ class BufferMetrics:
             registry=registry,
         )
 
+        self._deleted = Counter(
+            "plantwire_gateway_buffer_damaged_files_deleted",
+            "Damaged files of the edge buffer that were deleted, the oldest of more than are kept.",
+            registry=registry,
+        )
+        self._deleted_before = 0
+
     def show(self, stats: BufferStats, mode: Mode, refusing: bool, now_s: float) -> None:
         """What the buffer holds, the mode, whether it is `refusing`; `now_s` since the epoch."""
         self._entries.set(stats.entries)
@@ -83,6 +90,8 @@ class BufferMetrics:
         self._buffering.set(mode is Mode.BUFFERING)
         self._refusing.set(refusing)
         self._set_aside.set(len(stats.set_aside))
+        self._deleted.inc(stats.set_aside_deleted - self._deleted_before)
+        self._deleted_before = stats.set_aside_deleted
 
 
 class _LedgerCollector(Collector):

@@ -80,6 +80,10 @@ class BufferStats(msgspec.Struct, frozen=True):
     by_source: Mapping[str, int]
     set_aside: tuple[str, ...] = ()
     """Paths of damaged files that were set aside, oldest first."""
+    dropped: Mapping[str, Mapping[DropReason, int]] = {}
+    """By source, since the buffer was first made: durable with what was dropped."""
+    set_aside_deleted: int = 0
+    """Damaged files that were deleted since the start, because more were set aside than are kept."""
 
 
 OnDrop = Callable[[str, DropReason, int], None]

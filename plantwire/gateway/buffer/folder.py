@@ -2,7 +2,8 @@
 
 In: a path. Out: `BufferFolder`: the lock, the files' names, the counts, the reserve, damaged files set aside.
 Guarantees: one process at a time; a file is there whole or not at all, also after a loss of power; nothing
-damaged is deleted or written over. Files are 0600, folders 0700.
+damaged is written over, and deleted only as the oldest of those set aside, at their bound. Files are 0600,
+folders 0700.
 Not here: what is in the database (`database`, `store`).
 
 A database is made under the name `buffer-<n>.new` and renamed once it is complete; the highest `<n>` counts.
@@ -23,16 +24,24 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from plantwire.gateway.buffer.totals import Totals
 
 COUNTS_NAME: Final = "counts.json"
 LOCK_NAME: Final = "lock"
 RESERVE_NAME: Final = "reserve"
+SET_ASIDE_MAX: Final = 5
+"""Damaged files (each with its log) that are kept; the oldest go."""
+SET_ASIDE_MAX_BYTES: Final = 1024**3
+"""The same in bytes; the last one is kept whatever its size."""
 _DATABASE: Final = re.compile(r"buffer-(\d{1,9})\.db")
 _SET_ASIDE: Final = ".damaged"
+_STAMPED: Final = re.compile(r".*-(\d{8}T\d+Z.*)")
 _LOCK_RETRY_S: Final = 0.05
 _ZEROS_BYTES: Final = 1024 * 1024
+
+log = structlog.get_logger(__name__)
 
 
 class FolderInUseError(Exception):
@@ -79,6 +88,8 @@ class BufferFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.deleted = 0
+        """Damaged files that were set aside and had to go."""
         self._lock: int | None = None
 
     def take(self, wait_s: float) -> None:
@@ -128,6 +139,12 @@ class BufferFolder:
         found = (_DATABASE.fullmatch(one.name) for one in self.path.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
+    def logs_alone(self) -> list[int]:
+        """Generations of which there is a write-ahead log and no database: none may ever meet it."""
+        found = (_DATABASE.fullmatch(one.name.removesuffix("-wal")) for one in self.path.glob("*.db-wal"))
+        there = set(self.generations())
+        return sorted(number for match in found if match and (number := int(match[1])) not in there)
+
     def database(self, generation: int) -> Path:
         """The database of a generation."""
         return self.path / f"buffer-{generation}.db"
@@ -153,22 +170,39 @@ class BufferFolder:
 
     def set_aside(self, file: Path) -> list[Path]:
         """Rename a damaged file, and its log where it has one; returns the new names."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         stem = file.stem.split("-")[0] if file.suffix == ".db" else file.name
         for attempt in range(1000):
             name = f"{stem}-{stamp}{f'-{attempt}' if attempt else ''}{_SET_ASIDE}"
             if not list(self.path.glob(f"{name}*")):
                 break
         else:
-            raise FileExistsError(errno.EEXIST, "too many damaged files of one second", str(file))
+            raise FileExistsError(errno.EEXIST, "too many damaged files at once", str(file))
         renamed: list[Path] = []
         # The log under the name that SQLite looks for beside the database.
         for suffix in ("-wal", "-shm", "-journal", ""):
             source = file.with_name(file.name + suffix)
             if os.path.lexists(source):
                 renamed.append(source.rename(self.path / (name + suffix)))
+        self._delete_oldest(name)
         sync_folder(self.path)
         return renamed
+
+    def _delete_oldest(self, last: str) -> None:
+        by_name: dict[tuple[str, str], list[Path]] = {}
+        for one in self.path.glob(f"*-*{_SET_ASIDE}*"):
+            name = one.name.partition(_SET_ASIDE)[0]
+            if one.is_file() and name + _SET_ASIDE != last:
+                by_name.setdefault((_STAMPED.sub(r"\1", name), name), []).append(one)
+        left_bytes = SET_ASIDE_MAX_BYTES
+        for number, when in enumerate(sorted(by_name, reverse=True), 1):
+            files = by_name[when]
+            left_bytes -= sum(one.stat().st_size for one in files)
+            if number >= SET_ASIDE_MAX or left_bytes < 0:
+                for one in files:
+                    one.unlink()
+                self.deleted += len(files)
+                log.warning("edge-buffer-damaged-deleted", name=when[1], files=len(files))
 
     def set_aside_files(self) -> tuple[str, ...]:
         """Paths of what was set aside, oldest first."""

@@ -121,7 +121,7 @@ class GuardedStore:
         """What is due besides: a checkpoint, the age, the counts, the reserve, the file's size."""
         now_s = time.monotonic()
         try:
-            if self._store is None or self._store.checkpoint_due():
+            if self._store is None or self._store.uncopied_bytes() >= self._bounds.checkpoint_bytes:
                 self._guarded(Store.checkpoint)
             if self._reserved:
                 self._guarded(Store.lengthen_log)
@@ -162,6 +162,8 @@ class GuardedStore:
                 oldest_put_ms=store.oldest_put_ms,
                 by_source=held,
                 set_aside=self._set_aside,
+                dropped=store.totals.dropped(),
+                set_aside_deleted=self._folder.deleted,
             )
         return self._stats
 
@@ -192,10 +194,28 @@ class GuardedStore:
     def _apply(self, changes: Changes) -> Receipt:
         # The last space is not for new entries but for forgetting, which is what makes room: without a
         # reserve they find theirs in pages that are free, or none.
-        receipt = self._guarded(lambda store: store.apply(changes, grow=self._reserved))
+        receipt = self._guarded(lambda store: self._apply_to(store, changes))
         self._faults = 0
         self._drops += receipt.drops
         return receipt
+
+    def _apply_to(self, store: Store, changes: Changes) -> Receipt:
+        if changes.puts or any(changes.saved.values()):
+            self._bound_log(store)
+        return store.apply(changes, grow=self._reserved)
+
+    def _bound_log(self, store: Store) -> None:
+        """What cannot be copied into the database would grow without end. (Forgetting has its end.)"""
+        if store.uncopied_bytes() <= self._bounds.wal_max_bytes:
+            return
+        try:
+            store.checkpoint()
+        except (apsw.FullError, apsw.IOError) as error:
+            if is_damage(error):
+                raise
+            raise NoRoomError(f"the log is at its bound, and cannot be copied: {error}") from error
+        if store.uncopied_bytes() > self._bounds.wal_max_bytes:
+            raise NoRoomError("the log is at its bound, and cannot be copied")
 
     def _try(self, changes: Changes, outcome: Outcome) -> None:
         """Changes that put nothing; sets the outcome's `rest` and `gone`."""
@@ -256,7 +276,12 @@ class GuardedStore:
         # Not at once: the connection knows which part of the log did not reach the disk, and writes it again.
         if self._faults >= _FAULTS_MAX and not isinstance(error, apsw.FullError):
             self._faults = 0
-            self._saved, self._store = store.saved, None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            self._saved = store.saved
             with contextlib.suppress(apsw.Error):
                 store.abandon()
 
@@ -270,6 +295,9 @@ class GuardedStore:
 
     def _open_store(self) -> None:
         self._folder.clear_unfinished()
+        for alone in self._folder.logs_alone():
+            kept = self._folder.set_aside(self._folder.database(alone))
+            log.error("edge-buffer-damaged", kept=[str(one) for one in kept])
         generations = self._folder.generations()
         for former in generations[:-1]:
             # A rescue ended between finishing the next one and this.
@@ -283,6 +311,8 @@ class GuardedStore:
             self._settle(store, store.totals)
         except Exception as error:
             if not is_damage(error):
+                # Nothing may be acknowledged on top of what could not be settled.
+                self._let_go()
                 raise
             log.error("edge-buffer-damage-found", reason=str(error))
             self._rescue(self._store, remembered=False)

@@ -134,8 +134,7 @@ class Rescue:
         except apsw.Error as error:
             log.error("edge-buffer-unreadable", reason=str(error))
 
-    @staticmethod
-    def _take_over(store: Store, table: str, batch: list[tuple[Any, ...]]) -> None:
+    def _take_over(self, store: Store, table: str, batch: list[tuple[Any, ...]]) -> None:
         store.take_over(table, batch)
-        if store.checkpoint_due():
+        if store.uncopied_bytes() >= self._bounds.checkpoint_bytes:
             store.checkpoint()

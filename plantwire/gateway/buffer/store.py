@@ -47,7 +47,7 @@ class Store:
         self._connection = connection
         self._bounds = bounds
         self._now_ms = now_ms
-        self._log_pages = 0
+        self._log_pages = self.log_bytes() // _FRAME_BYTES  # at most; a checkpoint or commit tells
         self._in_doubt = False
         self._may_grow = True
         connection.set_wal_hook(self._note_log)
@@ -207,9 +207,9 @@ class Store:
             self._roll_back()
             raise
 
-    def checkpoint_due(self) -> bool:
-        """Whether the write-ahead log has reached its bound."""
-        return self._log_pages * _FRAME_BYTES >= self._bounds.checkpoint_bytes
+    def uncopied_bytes(self) -> int:
+        """Of the write-ahead log: what no checkpoint has copied into the database."""
+        return self._log_pages * _FRAME_BYTES
 
     def checkpoint(self, *, free: bool = False) -> None:
         """Copy the log into the database, so that the next commit begins it anew; `free` its space now."""

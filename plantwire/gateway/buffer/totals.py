@@ -72,6 +72,10 @@ class Totals(msgspec.Struct):
         """Entries held by source, without those that hold none."""
         return {source: count for source, one in self.by_source.items() if (count := one.entries())}
 
+    def dropped(self) -> dict[str, dict[DropReason, int]]:
+        """Drops by source, without sources that had none."""
+        return {source: one.dropped for source, one in self.by_source.items() if one.dropped}
+
     def copy(self) -> Totals:
         """An independent copy."""
         return msgspec.msgpack.decode(msgspec.msgpack.encode(self), type=Totals)

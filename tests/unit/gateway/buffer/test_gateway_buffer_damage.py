@@ -11,6 +11,7 @@ import pytest
 
 from plantwire.gateway.buffer import rescue
 from plantwire.gateway.buffer.entry import DropReason, Entry, EntryKind
+from plantwire.gateway.buffer.folder import BufferFolder
 from tests.unit.gateway.buffer.buffer_rig import Rig, database, entry
 
 KINDS = (EntryKind.TELEMETRY, EntryKind.TELEMETRY, EntryKind.ALARM, EntryKind.DEAD_LETTER)
@@ -183,6 +184,52 @@ def test_another_thing_in_the_place_of_a_file(
     rig = Rig(tmp_path)
     assert_accounted(rig, before)
     rig.close()
+
+
+def test_a_log_without_its_database_meets_no_other(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    before = fill(rig, 60, 1)
+    rig.tidy()
+    for number in range(5):
+        rig.put(entry(1000 + number))
+    before |= {stored.entry_id: stored.entry for stored in rig.peek()}
+    counts_are_written(rig)
+    rig.abandon()
+    database(tmp_path).unlink()
+    rig = Rig(tmp_path)
+    assert_accounted(rig, before)
+    assert [Path(kept).name.rpartition(".")[2] for kept in rig.store.stats().set_aside] == ["damaged-wal"]
+    rig.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "kept"), [("SET_ASIDE_MAX", 3, 3), ("SET_ASIDE_MAX_BYTES", 2 * 1000, 3)]
+)
+def test_the_last_damaged_files_are_kept_and_the_others_counted(
+    tmp_path: Path, bound: str, value: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"plantwire.gateway.buffer.folder.{bound}", value)
+    folder = BufferFolder(tmp_path)
+    names: list[str] = []
+    for number in range(6):
+        for suffix, size in (("", 600), ("-wal", 400)):
+            file = tmp_path / f"buffer-1.db{suffix}"
+            file.write_bytes(bytes([number]) * size)
+        names.append(folder.set_aside(tmp_path / "buffer-1.db")[-1].name)
+    left = {Path(file).name.removesuffix("-wal") for file in folder.set_aside_files()}
+    assert left == set(names[-kept:])
+    assert folder.deleted == 2 * (6 - kept)
+
+
+def test_the_last_damaged_file_is_kept_whatever_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plantwire.gateway.buffer.folder.SET_ASIDE_MAX_BYTES", 10)
+    folder = BufferFolder(tmp_path)
+    for _ in range(2):
+        (tmp_path / "buffer-1.db").write_bytes(bytes(100))
+        folder.set_aside(tmp_path / "buffer-1.db")
+    assert len(folder.set_aside_files()) == 1
 
 
 @pytest.mark.parametrize("damage", [as_a_folder, as_garbage, as_nothing])

@@ -126,6 +126,37 @@ def test_a_disk_that_does_not_recover_is_tried_now_and_then_and_reported_once(
     rig.close()
 
 
+@pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError])
+def test_the_files_stay_within_their_bound_while_no_checkpoint_gets_through(
+    tmp_path: Path, error: type[apsw.Error], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plantwire.gateway.buffer.guarded_store._REOPEN_EVERY_S", 0.0)
+    disk = FailingDisk(f"failing-checkpoint-{error.__name__}")
+    rig = Rig(tmp_path, vfs=disk.name)
+    disk.fault = lambda path, act: error if act == "write" and path.endswith(".db") else None
+    ids, refused = [], 0
+    for number in range(1500):
+        try:
+            ids += rig.put(entry(number))
+        except BufferRefusedError:
+            refused += 1
+        rig.commit(Changes(saved={"ledger": b"%d" % number}))
+        rig.tidy()
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= SMALL.size_max_bytes
+    assert len(ids) > 10
+    assert refused > 1000
+    if error is apsw.FullError:
+        rig.forget(ids[:5])
+        del ids[:5]
+    disk.fault = lambda path, act: None
+    rig.tidy()
+    ids += rig.put(entry(9999))
+    rig.close()
+    after = Rig(tmp_path)
+    assert [stored.entry_id for stored in after.peek()] == ids
+    after.close()
+
+
 def mounted(folder: Path, size: str) -> bool:
     return (
         os.geteuid() == 0
