@@ -111,7 +111,7 @@ def _read_files(settings: GatewaySettings, url: str) -> LedgerReport:
     try:
         stats = read_only_stats(folder)
         saved = read_only_saved(folder, SAVED_KEY).get(SAVED_KEY)
-        counts = counts_without_gateway(saved, stats.by_source)
+        counts = counts_without_gateway(saved, stats.by_source, stats.dropped)
     except FolderInUseError:
         raise StackError(
             f"No gateway answers at {url}, but one has the buffer in {folder}: "

@@ -198,7 +198,7 @@ class BufferedForwarder:
         if self._probe is not None:
             self._probe.cancel()
         left = sum(counts.in_hand for counts in self._ledger.counts().values())
-        await self._save_last()
+        await self._save_last(timeout_s)
         return left
 
     def commit(self, records: Sequence[Record]) -> None:
@@ -349,16 +349,20 @@ class BufferedForwarder:
         else:
             self._core.found_buffer(self._now_ms())
 
-    async def _save_last(self) -> None:
+    async def _save_last(self, timeout_s: float) -> None:
         try:
-            await self._buffer.save(SAVED_KEY, self._ledger.save())
+            async with asyncio.timeout(timeout_s):
+                await self._buffer.save(SAVED_KEY, self._ledger.save())
+        except TimeoutError:
+            log.warning("ledger_not_saved", detail="the buffer's disk does not answer")
         except BufferRefusedError as refused:
             log.warning("ledger_not_saved", detail=str(refused))
 
     def _restore_ledger(self) -> None:
         saved = self._buffer.saved(SAVED_KEY).get(SAVED_KEY)
         try:
-            self._ledger.restore(saved, self._buffer.stats().by_source)
+            stats = self._buffer.stats()
+            self._ledger.restore(saved, stats.by_source, stats.dropped)
         except msgspec.MsgspecError as error:
             log.error("ledger_unreadable", detail=str(error))
 

@@ -3,8 +3,8 @@
 In: each change of place of a frame or dead letter, from whoever causes it. Out: counts per source; bytes to
 save them by.
 Guarantees: every change moves a number from one place to another, so the identity holds after each of them,
-per source. After a restart the rows of the buffer are the truth, and what a crash took from the counts (at
-most what happened since the last save) is missing on both sides alike.
+per source. After a restart the rows of the buffer are the truth, its own totals for what it dropped, and what
+a crash took from the other counts (at most what happened since the last save) is missing on both sides alike.
 Not here: when to save (`buffered_forwarder`), Prometheus (`buffer_metrics`).
 """
 
@@ -21,6 +21,10 @@ from plantwire.gateway.buffer.entry import DropReason
 SAVED_KEY: Final = "ledger"
 SOURCE_EDGE_ALARMS: Final = "edge-alarms"
 """Alarm events that go through the buffer; those of frames that arrive live are the cloud's to tell."""
+
+
+BufferDrops = Mapping[str, Mapping[DropReason, int]]
+NO_DROPS: Final[BufferDrops] = {}
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
@@ -143,10 +147,10 @@ class Ledger:
             }
         )
 
-    def restore(self, saved: bytes | None, rows: Mapping[str, int]) -> None:
-        """Go on from what was saved and from what the buffer holds (`rows`, by source); what the buffer
-        dropped while it was opened is counted already. Raises `msgspec.MsgspecError` where `saved` is no
-        saved ledger, with the rows taken over all the same.
+    def restore(self, saved: bytes | None, rows: Mapping[str, int], dropped: BufferDrops = NO_DROPS) -> None:
+        """Go on from what was saved, from what the buffer holds (`rows`, by source) and from what it
+        `dropped` since it was made; what it dropped while it was opened is counted already. Raises
+        `msgspec.MsgspecError` where `saved` is no saved ledger, with the rest taken over all the same.
         """
         try:
             for source, counts in _decode(saved).items():
@@ -157,6 +161,11 @@ class Ledger:
                     if reason in _REASONS:  # a newer gateway may know more
                         account.dropped[_REASONS[reason]] += count
         finally:
+            for source, drops in dropped.items():
+                for reason, count in drops.items():
+                    # The buffer's total is later than the save, unless a damaged file took it.
+                    before = self.account(source).dropped
+                    before[reason] = max(before[reason], count)
             for source in {*rows, *self._accounts}:
                 account = self.account(source)
                 account.buffered = rows.get(source, 0)
@@ -184,10 +193,12 @@ def total(counts: Mapping[str, SourceCounts]) -> SourceCounts:
     )
 
 
-def counts_without_gateway(saved: bytes | None, rows: Mapping[str, int]) -> dict[str, SourceCounts]:
+def counts_without_gateway(
+    saved: bytes | None, rows: Mapping[str, int], dropped: BufferDrops = NO_DROPS
+) -> dict[str, SourceCounts]:
     """The counts as a gateway that is down left them; raises `msgspec.MsgspecError`."""
     ledger = Ledger()
-    ledger.restore(saved, rows)
+    ledger.restore(saved, rows, dropped)
     return ledger.counts()
 
 

@@ -52,6 +52,7 @@ def _read(path: Path) -> tuple[BufferStats, dict[str, bytes]]:
                 min((head for head in heads if head is not None), default=None),
                 totals.held(),
                 folder.set_aside_files(),
+                totals.dropped(),
             )
             return stats, dict(small_values.read_all(connection))
     except (apsw.Error, ValueError, TypeError) as error:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plantwire.gateway.buffer.changes import Changes
 from plantwire.gateway.buffer.entry import BufferStats, DropReason
-from plantwire.gateway.buffer.ledger import Ledger, counts_without_gateway, total
+from plantwire.gateway.buffer.ledger import SAVED_KEY, Ledger, counts_without_gateway, total
 from plantwire.gateway.buffer.ledger_report import ledger_report
+from plantwire.gateway.buffer.read_only import read_only_stats
 from plantwire.gateway.metrics import GatewayMetrics
+from tests.unit.gateway.buffer.buffer_rig import Rig, entry
 
 MOVES = ("receive", "refuse", "deliver", "store", "drop", "deliver_stored", "drain", "lose")
 
@@ -89,3 +94,48 @@ def test_prometheus_shows_every_place() -> None:
         'plantwire_gateway_ledger_in_hand{source="http"} 0.0',
     ):
         assert line in text
+
+
+def test_what_the_buffer_evicted_after_the_last_save_is_counted_after_a_kill(tmp_path: Path) -> None:
+    rig, ledger, number = Rig(tmp_path), Ledger(), 0
+
+    def put(commits: int) -> None:
+        nonlocal number
+        for _ in range(commits):
+            rig.put(*[entry(number + n, size_bytes=2000) for n in range(20)])
+            number += 20
+            account = ledger.account("http")
+            account.receive(20)
+            for _ in range(20):
+                account.store()
+            for (source, reason), count in rig.drops.items():
+                ledger.handle_drop(source, reason, count)
+            rig.drops.clear()
+            rig.tidy()
+
+    put(20)
+    rig.commit(Changes(saved={SAVED_KEY: ledger.save()}))
+    put(40)
+    before = ledger.counts()["http"]
+    assert before.dropped["evicted-full"] > 0
+    rig.abandon()
+    after = Rig(tmp_path)
+    stats = after.store.stats()
+    restored = counts_without_gateway(after.store.saved()[SAVED_KEY], stats.by_source, stats.dropped)["http"]
+    assert restored == before
+    after.close()
+    closed = read_only_stats(tmp_path)
+    assert closed.dropped == stats.dropped
+
+
+def test_the_buffers_totals_and_the_save_count_a_drop_once() -> None:
+    ledger = Ledger()
+    ledger.account("http").receive(9)
+    for _ in range(9):
+        ledger.account("http").store()
+    ledger.handle_drop("http", DropReason.EVICTED_FULL, 4)
+    again = Ledger()
+    again.handle_drop("http", DropReason.CORRUPT, 1)  # told while it was opened, and in its totals
+    again.restore(ledger.save(), {"http": 3}, {"http": {DropReason.EVICTED_FULL: 5, DropReason.CORRUPT: 1}})
+    counts = again.counts()["http"]
+    assert (counts.received, counts.dropped) == (9, {"evicted-full": 5, "corrupt": 1})
