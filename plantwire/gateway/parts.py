@@ -164,7 +164,7 @@ class Parts:
         # Parts keep to `timeout_s` themselves, for Kafka and for the disk; this ends one that hangs.
         steps = StopSteps(2 * timeout_s + STOP_STEP_GRACE_S)
         self._server.should_exit = True
-        await steps.take("drain", self._drain.close(), None)
+        await steps.take("drain", self._drain.close(timeout_s), False)
         if self._sparkplug is not None:
             await steps.take("sparkplug", self._sparkplug.close(timeout_s), None)
         mqtt_left = await steps.take("mqtt", self._mqtt.close(timeout_s), None)

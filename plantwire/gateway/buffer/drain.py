@@ -106,11 +106,21 @@ class Drain:
             self._worker.shutdown(wait=False)
             self._stopped.set()
 
-    async def close(self) -> None:
-        """Give up what is being sent and wait for the end of `run`; what was acknowledged is forgotten."""
+    async def close(self, timeout_s: float) -> bool:
+        """Give up what is being sent and wait for the end of `run`; what was acknowledged is forgotten.
+
+        False where the buffer's disk did not let it within `timeout_s`: `run` is then for the caller to
+        cancel, and what was acknowledged and not forgotten arrives twice.
+        """
         self._stopping.set()
         self._live.moved.set()
-        await self._stopped.wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._stopped.wait()
+        except TimeoutError:
+            log.warning("drain_not_ended", entries_to_forget=len(self._delivered))
+            return False
+        return True
 
     async def _next(self, first_try: bool) -> list[StoredEntry] | None:
         """What to send now; None where the buffer's disk does not tell."""

@@ -254,6 +254,14 @@ async def test_the_end_says_what_nobody_took(rig: Rig) -> None:
     assert rig.ledger.counts()["http"].dropped == {"returned": 1}
 
 
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(rig: Rig) -> None:
+    rig.buffer.hangs = True
+    future = rig.forwarder.put([frame()])
+    async with asyncio.timeout(5):
+        assert await rig.forwarder.close(0.1) == 1, "neither has it"
+    assert not future.done()
+
+
 async def test_counts_go_on_after_a_restart(rig: Rig) -> None:
     rig.forwarder.put([frame()])
     rig.producer.answer()

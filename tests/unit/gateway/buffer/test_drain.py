@@ -91,7 +91,7 @@ class Rig:
         try:
             yield
         finally:
-            await self.drain.close()
+            assert await self.drain.close(5)
             await task
             assert self.sender.closed
 
@@ -222,6 +222,24 @@ async def test_a_buffer_that_cannot_forget_makes_nothing_arrive_twice(rig: Rig) 
         await rig.until(lambda: not rig.buffer.rows)
     assert len(rig.sender.sent) == 1
     assert rig.ledger.counts()["http"].delivered_drained == 2
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_stop(rig: Rig) -> None:
+    rig.fill(telemetry(1))
+
+    def hang(_entry: Entry) -> Fate:
+        rig.buffer.hangs = True
+        return Fate.DELIVERED
+
+    rig.sender.fate = hang
+    task = asyncio.create_task(rig.drain.run())
+    rig.live.moved.set()
+    await rig.until(lambda: bool(rig.sender.sent))
+    async with asyncio.timeout(5):
+        assert not await rig.drain.close(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert rig.sender.closed
 
 
 class FakeKafka:
