@@ -27,6 +27,8 @@ const CELL_WIDTH_PX = 106;
 const PADDING_PX = 12;
 const COLUMN_GAP_PX = 24;
 const COLUMN_MIN_PX = 640;
+/** How a device's radio does is of the device's own page, not of the plant's. */
+const RADIO_PREFIX = "lorawan/";
 /** A group's head and the space below the group, in rows. */
 const HEAD_ROWS = 2;
 
@@ -138,7 +140,7 @@ export class DevicesView implements View, TelemetryListener {
 
   metricAdded(metric: Metric): void {
     const row = this.rows.get(metric.device.id);
-    if (row === undefined) return;
+    if (row === undefined || metric.name.startsWith(RADIO_PREFIX)) return;
     if (!row.group.columns.includes(metric.name)) this.addColumn(row.group, metric.name);
     const cell = row.cells.get(metric.name);
     if (cell !== undefined) cell.metric = metric;
