@@ -111,8 +111,9 @@ class Plant:
 
     def _publish(self, device_id: str, body: bytes) -> bool:
         client: Client = self._mqtt
-        client.publish(f"devices/{device_id}/telemetry", body, 1).wait_for_publish(30)
-        return True
+        published = client.publish(f"devices/{device_id}/telemetry", body, 1)
+        published.wait_for_publish(30)  # returns at its time-out too
+        return published.is_published()
 
 
 class Site:

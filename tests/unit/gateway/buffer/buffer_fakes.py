@@ -106,6 +106,7 @@ class ScriptedProducer:
         self.sent: list[Record] = []
         self.room = True
         self.finding: str | None = None
+        self.asked = 0
         self.closed = False
 
     @property
@@ -123,6 +124,7 @@ class ScriptedProducer:
         self.sent.append(record)
 
     async def ask(self) -> str | None:
+        self.asked += 1
         return self.finding
 
     async def wait_idle(self, timeout_s: float) -> None:

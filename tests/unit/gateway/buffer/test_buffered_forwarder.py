@@ -130,7 +130,7 @@ async def test_without_kafka_the_mode_stays(rig: Rig) -> None:
     rig.producer.finding = "Kafka does not answer"
     await rig.forwarder.put([frame()])
     rig.producer.answer(TIMED_OUT)
-    await asyncio.sleep(0.3)  # several probes
+    await rig.until(lambda: rig.producer.asked >= 3)
     assert rig.forwarder.mode is Mode.BUFFERING
     assert await rig.forwarder.ready() is None, "the buffer takes everything"
 
