@@ -46,7 +46,6 @@ class Plant:
         self.rules = rules or RULES
         self.log: list[AlarmEvent] = []
         self.told: list[AlarmEvent] = []
-        self.start()
 
     def start(self) -> None:
         """As after a failure: Flink's state is there, nothing else."""
@@ -99,14 +98,11 @@ class Plant:
 
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
-    plants: list[Plant] = []
-    monkeypatch.setattr(
-        alarm_detection, "recent_alarms", lambda _bootstrap: list(plants[0].log) if plants else []
-    )
-    plants.append(Plant())
-    monkeypatch.setattr(alarm_detection, "time", plants[0])
-    plants[0].start()
-    return plants[0]
+    plant = Plant()
+    monkeypatch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(plant.log))
+    monkeypatch.setattr(alarm_detection, "time", plant)
+    plant.start()
+    return plant
 
 
 def test_a_silent_device_is_told_once_and_clears_on_its_return(plant: Plant) -> None:
