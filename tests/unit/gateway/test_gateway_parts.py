@@ -1,4 +1,4 @@
-"""How the process stops: every part is closed, in order, whatever the others do."""
+"""How the process serves and stops: every part is closed, in order, whatever the others do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Rig:
             gateway_buffer_folder=folder,
             gateway_edge_alarms=True,
             gateway_drain_timeout_s=0.01,
+            gateway_header_timeout_s=0.1,
         )
+        self.listener = listener
         self.parts = Parts(settings, listener)
         self.closed: list[str] = []
         returns = {"mqtt": 0, "forwarder": 0, "buffer": True}
@@ -89,3 +91,18 @@ async def test_a_part_that_hangs_is_left_after_a_while(rig: Rig, monkeypatch: py
     async with asyncio.timeout(5):
         assert not await rig.stop()
     assert rig.closed == ORDER
+
+
+async def test_a_connection_that_says_nothing_is_closed(rig: Rig) -> None:
+    server = cast(Any, rig.parts)._server
+    serving = asyncio.create_task(server.serve(sockets=[rig.listener]))
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(*rig.listener.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        server.should_exit = True
+        await serving
+    closed = cast(Any, rig.parts)._metrics.registry.get_sample_value(
+        "plantwire_gateway_connections_closed_total", {"reason": "header-timeout"}
+    )
+    assert closed == 1
