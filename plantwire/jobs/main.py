@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pyflink.common import Configuration
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
@@ -75,9 +76,14 @@ def submit_live_state(settings: JobSettings, *, group: str) -> None:
 
 def submit_telemetry_aggregation(settings: JobSettings, *, group: str) -> None:
     """Live samples from Kafka → windows → Redis."""
+    # After a change of the query, what windows of the former were open is let go.
+    configuration = Configuration()
+    configuration.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
     env = StreamExecutionEnvironment.get_execution_environment()
+    env.configure(configuration)
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
+    telemetry_aggregation.name_operators(tables)
     create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
     create_samples(tables)
     telemetry_aggregation.build(tables, ShowWindows(settings.redis))

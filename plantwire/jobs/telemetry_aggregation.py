@@ -27,12 +27,21 @@ NAME: Final = "telemetry-aggregation"
 PACKED_WINDOWS: Final = Types.ROW([Types.STRING(), Types.LONG(), Types.STRING()])
 PACKS: Final = 8
 """Rows that the windows of one moment are packed into: few calls into Python, none of them long."""
+QUERY_VERSION: Final = 1
+"""To be raised with every change of the queries, those of `jobs.frame_tables` included: operators have their
+identity from it and from their place in the query, and must not take up the state of others.
+"""
 VIEWS: Final = {ONE_SECOND: "seconds", FIVE_MINUTES: "minutes"}
 
 _VALUES: Final = (
     "SUM({total}) AS `total`, MIN({smallest}) AS `smallest`, MAX({largest}) AS `largest`, "
     "{count} AS `samples`"
 )
+
+
+def name_operators(tables: StreamTableEnvironment) -> None:
+    """Give SQL's operators their identity; before anything is made in `tables`."""
+    tables.get_config().set("table.exec.uid.format", f"{NAME}-{QUERY_VERSION}-<id>_<transformation>")
 
 
 def create_windows(tables: StreamTableEnvironment) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -87,6 +89,22 @@ class Cluster:
         """Submit, resuming where the job left off, and wait until all its tasks run."""
         self.jobs.submit(job, MAIN, [job], {**self._variables, **(variables or {})})
         self.until(lambda: self.is_running(job), 60, f"{job} runs")
+
+    def submit_from(self, savepoint: str, job: str) -> None:
+        """Submit, resuming from a savepoint of whatever job, and wait until all its tasks run."""
+        memory = self._home / "foreign.json"
+        memory.write_text(json.dumps({job: {"savepoint": savepoint}}))
+        FlinkJobs(self._installation, self._installation.rest, memory).submit(
+            job, MAIN, [job], self._variables
+        )
+        self.until(lambda: self.is_running(job), 60, f"{job} runs")
+
+    def forget(self, job: str) -> None:
+        """Let the next `submit` of the job begin anew, without its savepoint."""
+        memory = self._home / "jobs.json"
+        entries = json.loads(memory.read_text())
+        entries.pop(job, None)
+        memory.write_text(json.dumps(entries))
 
     def is_running(self, job: str) -> bool:
         found = self.jobs.find(job)

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from plantwire.jobs import telemetry_aggregation
+from plantwire.jobs import live_state, telemetry_aggregation
 from plantwire.schemas import topics
 from plantwire.schemas.codec import FRAME_CODEC, load_schema
 from plantwire.schemas.records import QUALITY_BAD, Metric, TelemetryFrame
@@ -264,3 +264,15 @@ def test_open_windows_survive_a_savepoint(job: Cluster, windows: Windows) -> Non
     job.submit(telemetry_aggregation.NAME)
     windows.until(lambda: ("line-9", start_ms) in windows.told, "the window is told", 60)
     assert windows.told["line-9", start_ms] == {"flow": values_of([1.0, 2.0])}
+
+
+def test_after_a_changed_query_the_job_starts_with_no_window_open(job: Cluster, windows: Windows) -> None:
+    """A savepoint of another job stands for one of a former query: nothing in it is this job's."""
+    foreign = job.jobs.stop(live_state.NAME, 60)
+    assert foreign is not None
+    job.jobs.stop(telemetry_aggregation.NAME, 60)
+    job.submit_from(foreign, telemetry_aggregation.NAME)
+    job.submit(live_state.NAME)
+    start_ms = next_second_ms()
+    send(job, frame("line-10", start_ms, flow=1))
+    assert windows.wait_for("line-10", start_ms) == {"flow": values_of([1.0])}
