@@ -13,22 +13,19 @@ Not here: Kafka, SQLite, futures (`buffered_forwarder`), the draining (`drain`).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import msgspec
 
+from plantwire.gateway.buffer.commit_parts import commit_parts, size_with_alarms_bytes, with_alarms
 from plantwire.gateway.buffer.entry import BufferRefusedError, DropReason
 from plantwire.gateway.buffer.record import Alarm, Live, Put, Record, Row
-from plantwire.gateway.buffer.rows import size_bytes
 
 OWED_ALARMS_MAX: Final = 10_000
 """Alarms that neither Kafka nor the buffer took, kept in memory to be tried again."""
-_COMMIT_MAX_RECORDS: Final = 500
 _TOO_LARGE: Final = "more than the buffer takes at once"
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class Mode(Enum):
@@ -135,9 +132,9 @@ class Durability:
             self._spill((), now_ms)
         self._tell_spilled(records)
         try:
-            if sum(map(_size_bytes, records)) > self._policy.commit_max_bytes:
+            if sum(map(size_with_alarms_bytes, records)) > self._policy.commit_max_bytes:
                 raise BufferRefusedError(_TOO_LARGE)
-            self._commit(_with_alarms(records), now_ms)
+            self._commit(with_alarms(records), now_ms)
         except BufferRefusedError:
             # The sender tries again, but the edge has told these already and will not find them twice.
             self._owe(alarm for record in records for alarm in record.alarms)
@@ -145,13 +142,13 @@ class Durability:
 
     def take_alarms(self, alarms: Sequence[Alarm], now_ms: float) -> None:
         """Take alarms that no frame caused, as many as there may be. One that no commit holds is dropped."""
-        for part in _parts(alarms, self._policy.commit_max_bytes):
+        for part in commit_parts(alarms, self._policy.commit_max_bytes):
             try:
                 self._commit(part, now_ms)
             except BufferRefusedError:
                 self._owe(part)
         for alarm in alarms:
-            if _size_bytes(alarm) > self._policy.commit_max_bytes:
+            if size_with_alarms_bytes(alarm) > self._policy.commit_max_bytes:
                 self._receive(alarm)
                 alarm.account.drop(DropReason.NO_ROOM)
 
@@ -319,8 +316,8 @@ class Durability:
             records = [unstored[order] for order in sorted(unstored)]
         self._tell_spilled(records)
         try:
-            for part in _parts(records, self._policy.commit_max_bytes):
-                self._commit(_with_alarms(part), now_ms)
+            for part in commit_parts(records, self._policy.commit_max_bytes):
+                self._commit(with_alarms(part), now_ms)
         except BufferRefusedError:
             self._has_unstored = self.mode is Mode.BUFFERING
 
@@ -375,30 +372,3 @@ class Durability:
 
 def _age_ms(record: Record, now_ms: float) -> float:
     return now_ms - record.put.started_ms if record.put is not None else 0.0
-
-
-def _with_alarms(records: Sequence[Record]) -> list[Record]:
-    """Each record with its alarms behind it, as far as they are not in the buffer."""
-    return [each for record in records for each in (record, *(a for a in record.alarms if a.row is Row.NONE))]
-
-
-def _size_bytes(record: Record) -> int:
-    """What a record and its alarms take in the buffer."""
-    return size_bytes(record.entry) + sum(size_bytes(alarm.entry) for alarm in record.alarms)
-
-
-def _parts(records: Sequence[AnyRecord], max_bytes: int) -> Iterator[Sequence[AnyRecord]]:
-    """The records, divided so that each part fits a commit, without those that fit none."""
-    part: list[AnyRecord] = []
-    part_bytes = 0
-    for record in records:
-        record_bytes = _size_bytes(record)
-        if record_bytes > max_bytes:
-            continue
-        if part and (part_bytes + record_bytes > max_bytes or len(part) == _COMMIT_MAX_RECORDS):
-            yield part
-            part, part_bytes = [], 0
-        part.append(record)
-        part_bytes += record_bytes
-    if part:
-        yield part
