@@ -373,3 +373,38 @@ def test_a_disk_that_is_full_at_the_start_leaves_kafka_alone(
         here.gateway.start()
         here.gateway.wait_ready(30)
         assert httpx.get(f"{here.gateway.url}/readyz").json()["checks"]["kafka"] == "ok"
+
+
+def test_a_kill_with_a_full_buffer_forgets_no_frame_that_it_evicted(mqtt_url: str, tmp_path: Path) -> None:
+    (nobody,) = free_ports(1)
+    small = {"PLANTWIRE_GATEWAY_BUFFER_MAX_BYTES": "1048576", "PLANTWIRE_GATEWAY_DRAIN_TIMEOUT_S": "0.5"}
+    gateway = GatewayProcess(f"127.0.0.1:{nobody}", mqtt_url, tmp_path / "gateway.log", **small)
+    gateway.start()
+    try:
+        gateway.wait_ready(30)
+        acknowledged = 0
+        with gateway.client() as client:
+
+            def post(requests: int) -> None:
+                nonlocal acknowledged
+                for _ in range(requests):
+                    frames = [{"metrics": {"note": "x" * 3000}} for _ in range(10)]
+                    assert client.post(path("full"), json=frames).status_code == 202
+                    acknowledged += len(frames)
+
+            post(10)
+            saved = client.get("/ledger").json()["total"]["received"]
+            assert saved == acknowledged
+            # Until some are evicted that no save of each second can know of.
+            while not client.get("/ledger").json()["total"]["dropped"].get("evicted-full"):
+                post(5)
+            post(20)
+        assert gateway.end(signal.SIGKILL) == -signal.SIGKILL
+        gateway.start()
+        gateway.wait_ready(30)
+        report = httpx.get(f"{gateway.url}/ledger").json()
+        assert report["identity_holds"]
+        assert report["total"]["received"] == acknowledged
+        assert report["total"]["dropped"].keys() == {"evicted-full"}
+    finally:
+        gateway.stop()
