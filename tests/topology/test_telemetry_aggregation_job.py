@@ -20,6 +20,7 @@ from plantwire.jobs import live_state, telemetry_aggregation
 from plantwire.schemas import topics
 from plantwire.schemas.codec import FRAME_CODEC, load_schema
 from plantwire.schemas.records import QUALITY_BAD, Metric, TelemetryFrame
+from plantwire.stack.servers.flink import TaskManager
 from tests.topology.cluster import Cluster, now_ms
 
 WAIT_S = 20.0
@@ -276,3 +277,43 @@ def test_after_a_changed_query_the_job_starts_with_no_window_open(job: Cluster, 
     start_ms = next_second_ms()
     send(job, frame("line-10", start_ms, flow=1))
     assert windows.wait_for("line-10", start_ms) == {"flow": values_of([1.0])}
+
+
+def test_windows_told_again_after_a_crash_are_not_announced_twice(job: Cluster, windows: Windows) -> None:
+    take_checkpoint(job)
+    start_ms = next_second_ms()
+    send(job, frame("line-11", start_ms, flow=1))
+    windows.wait_for("line-11", start_ms)
+    worker = task_manager_of(job)
+    worker.clear_away()  # kill -9
+    worker.start()
+    # Sent while nobody reads, and told once somebody does.
+    later_ms = next_second_ms()
+    send(job, frame("line-11", later_ms, flow=2))
+    windows.until(lambda: ("line-11", later_ms) in windows.told, "the next window", 60)
+    assert windows.told["line-11", later_ms] == {"flow": values_of([2.0])}
+    wait_for_count(job, "windows_already_shown", 1)
+    assert windows.doubled == []
+
+
+def take_checkpoint(cluster: Cluster) -> None:
+    """One now, instead of within a minute."""
+    job = cluster.jobs.find(telemetry_aggregation.NAME)
+    assert isinstance(job, dict)
+    checkpoints = f"{cluster.job_manager.url}/jobs/{job['jid']}/checkpoints"
+    trigger = httpx.post(checkpoints, json={"checkpointType": "FULL"}).json()["request-id"]
+    cluster.until(
+        lambda: httpx.get(f"{checkpoints}/{trigger}").json()["status"]["id"] == "COMPLETED",
+        30,
+        "a checkpoint",
+    )
+
+
+def task_manager_of(cluster: Cluster) -> TaskManager:
+    """The TaskManager that runs the job."""
+    rest = f"{cluster.job_manager.url}/jobs"
+    job = cluster.jobs.find(telemetry_aggregation.NAME)
+    assert isinstance(job, dict)
+    vertex = httpx.get(f"{rest}/{job['jid']}").json()["vertices"][0]["id"]
+    (subtask,) = httpx.get(f"{rest}/{job['jid']}/vertices/{vertex}").json()["subtasks"]
+    return next(t for t in cluster.task_managers if t.name == subtask["taskmanager-id"])
