@@ -170,6 +170,22 @@ def test_a_restart_misses_no_frame_that_waits_to_be_read(plant: Plant) -> None:
         assert plant.told == []
 
 
+def test_after_a_backlog_silence_counts_from_the_last_frame_that_passed(plant: Plant) -> None:
+    plant.live(20)
+    sent_ms = plant.now_ms
+    plant.now_ms += 600_000
+    plant.start()
+    while sent_ms < plant.now_ms:
+        plant.send(at_ms=sent_ms, a=1.0, b=1.0)
+        sent_ms += 1000
+        plant.advance(10)
+    # Less than would be written again: what is known of the device's clock is from frames that only passed.
+    plant.live(2)
+    assert plant.told == []
+    plant.advance(AFTER_MS + SOON_MS)
+    assert len(plant.told) == 2
+
+
 def test_a_backlog_of_others_is_no_proof_of_silence(plant: Plant) -> None:
     """Reading is slower than time: what press-1 sent lies behind what press-2 sent."""
     plant.live(1)
