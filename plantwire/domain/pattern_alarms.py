@@ -53,7 +53,8 @@ def take_match(
     """The alarm after a match, and the events that tell it."""
     events: list[AlarmEvent] = []
     if not match.begins:
-        if held is None or held.start_ms != match.start_ms:
+        # At a metric's first sample it is not known what was before; whatever is held is of then.
+        if held is None or held.start_ms >= match.end_ms:
             return held, events
         message = f"{match.device_id} {match.metric} moves again, at {match.number:g}"
         return None, [_cleared(pattern, match.device_id, match.metric, held, match.end_ms, message)]
@@ -65,7 +66,7 @@ def take_match(
     if held is not None and stuck:
         if held.start_ms == match.start_ms:
             return held, events
-        # The end of the stuck value before was not seen: its device was silent for too long.
+        # The end of the stuck value before was not seen.
         message = f"{match.device_id} {match.metric} has moved meanwhile"
         events.append(_cleared(pattern, match.device_id, match.metric, held, match.end_ms, message))
         held = None

@@ -9,13 +9,14 @@ numbers, whatever the times and counts of a pattern.
 Not here: files (`schemas.pattern_files`), what a match means for an alarm (`domain.pattern_alarms`), tables
 and jobs (`jobs.telemetry_patterns`).
 
-How it keeps cheap: a condition of MATCH_RECOGNIZE that looks at another row has Flink collect the whole match
-so far, for each row; a match of a thousand rows costs a million steps. So what a row has to know of those
-before it comes from OVER windows with one number of state (the value before it, how many rises end in it,
-since when it stays the same), and only the rows that can begin or end a match reach MATCH_RECOGNIZE. Every
-quantifier is an exact number: greedy or reluctant is no question. AFTER MATCH is SKIP PAST LAST ROW: a sample
-is in one match of a pattern. Only where a value gets stuck and moves again it is SKIP TO NEXT ROW, as the row
-that ends one match begins the next.
+How it keeps cheap: a condition of MATCH_RECOGNIZE that looks at another row has Flink collect the whole
+match so far, for each row; a match of a thousand rows costs a million steps. And every row that could begin
+a match has a timer until it no longer can. So what a row has to know of those before it comes from OVER
+windows with one number of state (the number before it, how many rises end in it, since when it stays the
+same, the last top), conditions look at their own row, and only rows that can begin or end a match reach
+MATCH_RECOGNIZE. Every quantifier is an exact number: greedy or reluctant is no question. AFTER MATCH is
+SKIP PAST LAST ROW: a sample is in one match of a pattern. Whether a value is stuck is such a number by
+itself: its beginning and end need no MATCH_RECOGNIZE.
 """
 
 from __future__ import annotations
@@ -45,11 +46,8 @@ MATCH_COLUMNS: Final = (
     "number",
     "limit_number",
 )
-"""`begins` is false where a stuck value moves again; `limit_number` is null where there is none."""
-
-STUCK_WITHIN_S: Final = 7 * 24 * 3600
-"""How long a device may be silent between two samples that begin or end a stuck value; after that its
-metric starts afresh."""
+"""`begins` is false where a stuck value moves again, and at a metric's first sample, of which it is not known
+whether it moved; `limit_number` is null where there is none."""
 
 _KEY: Final = "`pattern_no`, `device_id`, `metric`"
 _ORDER: Final = f"PARTITION BY {_KEY} ORDER BY `event_time`"
@@ -120,9 +118,9 @@ def _code(character: str) -> str:
 def views_sql() -> dict[str, str]:
     """The views that all patterns stand on, by name, each on those before it.
 
-    In a view's rows a time of a metric is there once: of several, the first that came. `before_number` is the
-    number of the sample before, `rises` how many rises in a row end in this sample, `same_since_ms` and
-    `same_samples` since when and in how many samples the number stays what it is.
+    In a view's rows a time of a metric is there once: of several, the first that came. `before_number` and
+    `before_ms` are those of the sample before, `rises` how many rises in a row end in this sample,
+    `same_since_ms` and `same_samples` since when and in how many samples the number stays what it is.
     """
     columns = ", ".join(f"`{column}`" for column in SAMPLE_COLUMNS)
     return {
@@ -132,12 +130,13 @@ SELECT {columns}, `event_time` FROM (
   FROM `{SAMPLES}` {_PAIR}
 ) WHERE `rows_here` = 1 OR `before_ms` <> `sample_ms`""",
         "pattern_steps": f"""
-SELECT *, LAG(`number`) OVER `w` AS `before_number`, COUNT(*) OVER `w` AS `row_no`
+SELECT *, LAG(`number`) OVER `w` AS `before_number`, LAG(`sample_ms`) OVER `w` AS `before_ms`,
+  COUNT(*) OVER `w` AS `row_no`
 FROM `pattern_samples_once` {_ALL}""",
         # LAST_VALUE passes nulls by. It also forgets what is older than a restart of `row_no`, after a
         # device was silent for longer than the state's lifetime; a maximum would not.
         RUNS: f"""
-SELECT {columns}, `event_time`, `before_number`,
+SELECT {columns}, `event_time`, `before_number`, `before_ms`,
   `row_no` - LAST_VALUE({_unless("`number` > `before_number`", "`row_no`")}) OVER `w` AS `rises`,
   `row_no` - LAST_VALUE({_unless("`number` = `before_number`", "`row_no`")}) OVER `w` + 1 AS `same_samples`,
   LAST_VALUE({_unless("`number` = `before_number`", "`sample_ms`")}) OVER `w` AS `same_since_ms`
@@ -146,7 +145,7 @@ FROM `pattern_steps` {_ALL}""",
 
 
 def matches_sql(patterns: Sequence[Pattern]) -> str:
-    """The query of all matches: one MATCH_RECOGNIZE for each pattern."""
+    """The query of all matches, of one pattern after the other."""
     if not patterns:
         raise ValueError("no patterns: there is nothing to match")
     return "\nUNION ALL\n".join(match_sql(pattern, number) for number, pattern in enumerate(patterns))
@@ -167,29 +166,36 @@ def _rise_then_drop(shape: RiseThenDrop, number: int) -> str:
         drop = f"ABS(`top`) * {double_literal(shape.drop_percent / 100)}"
     else:
         drop = double_literal(shape.drop_by or 0.0)
-    rises = int(shape.rises)
+    rises, within_ms = int(shape.rises), int(shape.within_s) * 1000
     source = f"""
   SELECT * FROM (
     SELECT *, `top` - {drop} AS `drop_number` FROM (
-      SELECT *, LAST_VALUE(CASE WHEN `rises` >= {rises} THEN `number` END) OVER `w` AS `top`
+      SELECT *, LAST_VALUE(CASE WHEN `rises` >= {rises} THEN `number` END) OVER `w` AS `top`,
+        LAST_VALUE(CASE WHEN `rises` >= {rises} THEN `sample_ms` END) OVER `w` AS `top_ms`
       FROM `{RUNS}` WHERE `pattern_no` = {int(number)} {_ALL}
     )
-  ) WHERE `rises` >= {rises} OR (`number` < `top` AND `number` <= `drop_number`)"""
-    # Of a long rise every row from the n-th rise on is a TOP, and only the last has a FALL after it.
+  ) WHERE `rises` = {rises}
+    OR (`rises` > {rises}
+      AND `sample_ms` - MOD(`sample_ms`, {within_ms}) <> `before_ms` - MOD(`before_ms`, {within_ms}))
+    OR (`rises` < {rises} AND `number` < `top` AND `number` <= `drop_number`)"""
+    # Of a rise one row in `within_s` is a RISE, so that what rises for ever has few timers. The last of them
+    # is less than `within_s` before the top, and has no row between it and the first FALL.
     return _recognise(
         source,
         {
             "site": "`FALL`.`site`",
             "begins": "TRUE",
-            "start_ms": "`TOP`.`sample_ms`",
+            "start_ms": "`FALL`.`top_ms`",
             "end_ms": "`FALL`.`sample_ms`",
             "number": "`FALL`.`number`",
             "limit_number": "`FALL`.`drop_number`",
         },
-        "SKIP PAST LAST ROW",
-        "`TOP` `FALL`",
-        shape.within_s,
-        {"TOP": f"`rises` >= {rises}", "FALL": f"`rises` < {rises}"},
+        "`RISE` `FALL`",
+        2 * shape.within_s,
+        {
+            "RISE": f"`rises` >= {rises}",
+            "FALL": f"`rises` < {rises} AND `sample_ms` - `top_ms` <= {within_ms}",
+        },
     )
 
 
@@ -215,7 +221,6 @@ def _spikes(shape: Spikes, number: int) -> str:
             "number": "LAST(`SPIKE`.`number`)",
             "limit_number": limit,
         },
-        "SKIP PAST LAST ROW",
         f"`SPIKE`{{{int(shape.count)}}}",
         shape.within_s,
         {"SPIKE": "`number` IS NOT NULL"},
@@ -223,33 +228,21 @@ def _spikes(shape: Spikes, number: int) -> str:
 
 
 def _stuck(shape: Stuck, number: int) -> str:
-    source = f"""
-  SELECT * FROM (
+    columns = ", ".join(f"`{column}`" for column in ("pattern_no", "device_id", "metric", "site"))
+    return f"""SELECT {columns}, `stuck` AS `begins`,
+  CASE WHEN `stuck` THEN `same_since_ms` ELSE COALESCE(`before_since_ms`, `sample_ms`) END AS `start_ms`,
+  `sample_ms` AS `end_ms`, `number`, CAST(NULL AS DOUBLE) AS `limit_number`
+FROM (
+  SELECT *, LAG(`stuck`) OVER `w` AS `was_stuck`, LAG(`same_since_ms`) OVER `w` AS `before_since_ms` FROM (
     SELECT *, `sample_ms` - `same_since_ms` >= {int(shape.for_s) * 1000}
       AND `same_samples` >= {int(shape.samples)} AS `stuck`
     FROM `{RUNS}` WHERE `pattern_no` = {int(number)}
-  ) WHERE `stuck` OR `same_samples` = 1"""
-    # Here a condition looks at the other row, but a match has two rows.
-    return _recognise(
-        source,
-        {
-            "site": "`AFTERWARDS`.`site`",
-            "begins": "`AFTERWARDS`.`stuck`",
-            "start_ms": "CASE WHEN `AFTERWARDS`.`stuck` THEN `AFTERWARDS`.`same_since_ms`"
-            " ELSE `BEFOREHAND`.`same_since_ms` END",
-            "end_ms": "`AFTERWARDS`.`sample_ms`",
-            "number": "`AFTERWARDS`.`number`",
-            "limit_number": "CAST(NULL AS DOUBLE)",
-        },
-        "SKIP TO NEXT ROW",
-        "`BEFOREHAND` `AFTERWARDS`",
-        STUCK_WITHIN_S,
-        {"BEFOREHAND": "`number` IS NOT NULL", "AFTERWARDS": "`AFTERWARDS`.`stuck` <> `BEFOREHAND`.`stuck`"},
-    )
+  ) {_ALL}
+) WHERE `was_stuck` IS NULL OR `stuck` <> `was_stuck`"""
 
 
 def _recognise(
-    source: str, measures: dict[str, str], skip: str, rows: str, within_s: int, define: dict[str, str]
+    source: str, measures: dict[str, str], rows: str, within_s: int, define: dict[str, str]
 ) -> str:
     """A MATCH_RECOGNIZE over the subquery `source`; its rows are at most `within_s` apart."""
     told = ",\n    ".join(f"{measure} AS `{column}`" for column, measure in measures.items())
@@ -262,7 +255,7 @@ def _recognise(
   MEASURES
     {told}
   ONE ROW PER MATCH
-  AFTER MATCH {skip}
+  AFTER MATCH SKIP PAST LAST ROW
   PATTERN ({rows}) WITHIN {_interval(within_s)}
   DEFINE
     {variables}

@@ -76,11 +76,7 @@ def submit_live_state(settings: JobSettings, *, group: str) -> None:
 
 def submit_telemetry_aggregation(settings: JobSettings, *, group: str) -> None:
     """Live samples from Kafka → windows → Redis."""
-    # After a change of the query, what windows of the former were open is let go.
-    configuration = Configuration()
-    configuration.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
-    env = StreamExecutionEnvironment.get_execution_environment()
-    env.configure(configuration)
+    env = _environment_of_changing_query()
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
     telemetry_aggregation.name_operators(tables)
@@ -111,7 +107,7 @@ def submit_telemetry_patterns(settings: JobSettings, *, group: str) -> None:
     if settings.patterns is None:
         raise SystemExit("PLANTWIRE_PATTERNS is not set: it names the file, or folder, of the patterns.")
     patterns = _read_patterns(settings.patterns)
-    env = StreamExecutionEnvironment.get_execution_environment()
+    env = _environment_of_changing_query()
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
     create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
@@ -140,6 +136,15 @@ def _read_scoring(file: Path) -> tuple[ScoringEntry, ...]:
     if isinstance(entries, Refused):
         raise SystemExit("\n".join(str(problem) for problem in entries.problems))
     return entries
+
+
+def _environment_of_changing_query() -> StreamExecutionEnvironment:
+    """After a change of the query, what the operators of the former were about is let go."""
+    configuration = Configuration()
+    configuration.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.configure(configuration)
+    return env
 
 
 def _execute(env: StreamExecutionEnvironment, name: str) -> None:

@@ -10,6 +10,7 @@ Not here: which Kafka (`jobs.main`), patterns as SQL (`domain.patterns`), alarms
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -35,6 +36,9 @@ from plantwire.udfs.alarm_detection import KAFKA_ROW
 from plantwire.udfs.telemetry_patterns import LoggedAlarm, PatternAlarms
 
 NAME: Final = "telemetry-patterns"
+QUERY_VERSION: Final = 1
+"""To be raised with every change of the queries that are not the patterns' own: those here, and of
+`jobs.frame_tables`."""
 STATE_TTL: Final = "1 d"
 """A metric that is silent for longer starts afresh: Flink lets the state of its OVER windows go."""
 
@@ -52,6 +56,10 @@ def build(
     logged: Sequence[AlarmEvent],
 ) -> DataStream:
     """Samples of `frames`, their matches, and the alarms that they are."""
+    query = _digest(patterns)
+    # Operators have their identity from the query, and their place in it: those of others must not take up
+    # their state.
+    tables.get_config().set("table.exec.uid.format", f"{NAME}-{query}-<id>_<transformation>")
     create_samples(tables, patterns)
     matches = find_matches(tables, patterns)
     # One element more than alarms, so that the topology is the same whether there are any.
@@ -59,7 +67,8 @@ def build(
     log = env.from_collection(
         [Row(_device_of(alarm), msgspec.json.encode(alarm)) for alarm in known], KEY_AND_BODY
     )
-    log.name("alarms-in-the-log").uid("alarms-in-the-log")
+    # It is read to its end once; with other patterns it is to be read again.
+    log.name("alarms-in-the-log").uid(f"alarms-in-the-log-{query}")
     return (
         key_in_jvm(matches.union(log))
         .process(PatternAlarms(patterns), KAFKA_ROW)
@@ -123,6 +132,12 @@ def find_matches(tables: StreamTableEnvironment, patterns: Sequence[Pattern]) ->
         SELECT `device_id`, CAST(JSON_OBJECT(KEY 'type' VALUE 'match', {fields} NULL ON NULL) AS BYTES)
         FROM ({matches_sql(patterns)})"""  # noqa: S608 - names of ours
     return tables.to_append_stream(tables.sql_query(query), KEY_AND_BODY)
+
+
+def _digest(patterns: Sequence[Pattern]) -> str:
+    texts = [str(QUERY_VERSION), patterns_of_sql(patterns, "device_id", "metric"), matches_sql(patterns)]
+    texts += [pattern.pattern_id for pattern in patterns]
+    return hashlib.blake2b("\0".join((*texts, *views_sql().values())).encode(), digest_size=6).hexdigest()
 
 
 def _device_of(alarm: LoggedAlarm) -> str:

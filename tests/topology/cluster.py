@@ -98,13 +98,6 @@ class Cluster:
         )
         self.until(lambda: self.is_running(job), 60, f"{job} runs")
 
-    def forget(self, job: str) -> None:
-        """Let the next `submit` of the job begin anew, without its savepoint."""
-        memory = self._home / "jobs.json"
-        entries = json.loads(memory.read_text())
-        entries.pop(job, None)
-        memory.write_text(json.dumps(entries))
-
     def is_running(self, job: str) -> bool:
         found = self.jobs.find(job)
         if not isinstance(found, dict):

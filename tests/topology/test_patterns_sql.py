@@ -118,6 +118,8 @@ def spike_groups(shape: Spikes, samples: Sequence[Sample]) -> Iterator[Found]:
 
 def stuck_times(shape: Stuck, samples: Sequence[Sample]) -> Iterator[Found]:
     first, count, told = samples[0], 0, False
+    # Of the first sample it is not known whether it moved.
+    yield Found(False, first.at_ms, first.at_ms, first.number, None)
     for sample in samples:
         if sample.number != first.number:
             if told:

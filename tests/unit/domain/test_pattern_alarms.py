@@ -83,10 +83,14 @@ def test_a_stuck_value_clears_when_it_moves() -> None:
         hold_ended(STUCK, "d", "m", HeldAlarm("a", 1, 1, 0, 0, None, ""))
 
 
-def test_an_end_of_something_else_ends_nothing() -> None:
+def test_an_end_ends_what_began_before_it() -> None:
     assert take_match(STUCK, match(1, 2, begins=False), None) == (None, [])
     held, _ = take_match(STUCK, match(1_000, 61_000), None)
-    assert take_match(STUCK, match(999, 70_000, begins=False), held) == (held, [])
+    assert take_match(STUCK, match(900, 999, begins=False), held) == (held, [])
+    # The first sample after a long silence: it is its own start.
+    ended, events = take_match(STUCK, match(70_000, 70_000, begins=False), held)
+    assert ended is None
+    assert told(events) == [(AlarmKind.CLEARED, 2, 1, 70_000)]
 
 
 def test_the_next_stuck_value_ends_one_whose_end_was_not_seen() -> None:

@@ -48,7 +48,7 @@ def test_the_sql_is_shown_on_request(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(GOOD)
     code, out, _ = run("show", "--sql", str(tmp_path))
     assert code == 0
-    assert out.count("MATCH_RECOGNIZE (") == 3
+    assert out.count("MATCH_RECOGNIZE (") == 2
     assert "REGEXP(`device_id`, '(?s)\\A\\x{70}.*\\z')" in out
 
 
