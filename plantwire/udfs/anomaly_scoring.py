@@ -112,7 +112,8 @@ class AnomalyScoring(KeyedProcessFunction):
         if not taken.scores:
             return
         is_late = now_ms - frame["received_time_ms"] > LIVE_FOR_MS
-        self._count_told_late.inc(is_late)
+        if is_late:
+            self._count_told_late.inc()
         self._count_scored.inc()
         scores = TelemetryFrame(
             device_id=device_id,

@@ -75,6 +75,8 @@ class FakeCounter:
         self._counts, self._name = counts, name
 
     def inc(self, number: int = 1) -> None:
+        # The real one finds no Java method for a bool.
+        assert type(number) is int
         self._counts[self._name] += number
 
 
