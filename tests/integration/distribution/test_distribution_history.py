@@ -319,8 +319,8 @@ class Way:
             async with asyncio.TaskGroup() as group:
                 group.create_task(pump(reader, far_writer))
                 group.create_task(pump(far_reader, writer))
-        except* OSError:
-            pass
+        except* (OSError, asyncio.CancelledError):
+            pass  # cut off, by either side or by `cut`
         finally:
             self._tasks.discard(task)
             writer.transport.abort()

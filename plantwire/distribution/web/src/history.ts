@@ -26,10 +26,13 @@ export interface History {
   readonly resolution: string;
   /** 0 for single samples. */
   readonly stepMs: number;
+  /** Until when was asked: readings before it are in the points. */
+  readonly toMs: number;
   readonly times: readonly number[];
   readonly low: readonly number[];
   readonly average: readonly number[];
   readonly high: readonly number[];
+  readonly count: readonly number[];
 }
 
 /** What a chart draws: `null` breaks a line. Times are ms since the epoch. */
@@ -81,13 +84,14 @@ async function reasonOf(answer: Response): Promise<string> {
 /** An answer of the interface, or `null` where it is not what the contract says. */
 export function parseHistory(raw: unknown): History | null {
   if (typeof raw !== "object" || raw === null) return null;
-  const { resolution, stepMs, points } = raw as { [name: string]: unknown };
-  if (typeof resolution !== "string" || !isTime(stepMs) || !Array.isArray(points)) return null;
-  const history = { resolution, stepMs, times: [] as number[], low: [] as number[], average: [] as number[], high: [] as number[] };
+  const { resolution, stepMs, to, points } = raw as { [name: string]: unknown };
+  if (typeof resolution !== "string" || !isTime(stepMs) || !isTime(to) || !Array.isArray(points)) return null;
+  const lists = { times: [] as number[], low: [] as number[], average: [] as number[], high: [] as number[], count: [] as number[] };
+  const history = { resolution, stepMs, toMs: to, ...lists };
   let before = Number.NEGATIVE_INFINITY;
   for (const point of points as unknown[]) {
-    const { timestamp, avg, min, max } = (point ?? {}) as { [name: string]: unknown };
-    if (!isTime(timestamp) || timestamp <= before) return null;
+    const { timestamp, avg, min, max, count } = (point ?? {}) as { [name: string]: unknown };
+    if (!isTime(timestamp) || timestamp <= before || !isTime(count)) return null;
     before = timestamp;
     // A sum that is no longer a number has no place on a chart; its neighbours do.
     if (typeof avg !== "number" || typeof min !== "number" || typeof max !== "number") continue;
@@ -95,6 +99,7 @@ export function parseHistory(raw: unknown): History | null {
     history.low.push(min);
     history.average.push(avg);
     history.high.push(max);
+    history.count.push(count);
   }
   return history;
 }
@@ -103,7 +108,7 @@ export function parseHistory(raw: unknown): History | null {
  * What was stored, then what the page has seen since, both from `fromMs` on.
  *
  * The last stored step may have been asked for before it was over. It is drawn from the page's own readings
- * where these cover the whole of it, else as stored.
+ * where these cover the whole of it, else as stored, and what the page has seen of it since is added.
  */
 export function joinLive(
   history: History | null,
@@ -138,8 +143,35 @@ export function joinLive(
       i += 1;
     } while (step > 0 && i < times.length && startOf(times[i] as number, step) === start);
     if (start >= border && start + step >= fromMs) push(curve, start, low, sum / (i - first), high);
+    else if (step > 0 && start === last && history !== null) widen(curve, history, times, values, first, i, low, high);
   }
   return withGaps(curve, step);
+}
+
+/** Adds readings `first`…`end` of the page to the last stored point, which is the curve's last by now. */
+function widen(
+  curve: Curve,
+  history: History,
+  times: ArrayLike<number>,
+  values: ArrayLike<number>,
+  first: number,
+  end: number,
+  low: number,
+  high: number,
+): void {
+  const at = curve.times.length - 1;
+  if (at < 0) return;
+  curve.low[at] = Math.min(low, curve.low[at] as number);
+  curve.high[at] = Math.max(high, curve.high[at] as number);
+  // The stored average has the earlier ones already.
+  let count = history.count[history.count.length - 1] as number;
+  let sum = (curve.average[at] as number) * count;
+  for (let i = first; i < end; i += 1) {
+    if ((times[i] as number) < history.toMs) continue;
+    sum += values[i] as number;
+    count += 1;
+  }
+  curve.average[at] = sum / count;
 }
 
 function startOf(timeMs: number, stepMs: number): number {

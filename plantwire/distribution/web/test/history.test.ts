@@ -16,7 +16,7 @@ const point = (timestamp: number, avg: number, spread = 0): object => ({
 });
 
 function history(stepMs: number, points: readonly (readonly [number, number])[], spread = 0): History {
-  const answer = { resolution: "1s", stepMs, points: points.map(([time, value]) => point(time, value, spread)) };
+  const answer = { resolution: "1s", stepMs, to: 15_000, points: points.map(([time, value]) => point(time, value, spread)) };
   const found = parseHistory(answer);
   assert.ok(found);
   return found;
@@ -32,12 +32,21 @@ function answering(status: number, body: unknown): { ask: typeof fetch; asked: s
 }
 
 test("a question names the metric safely, whole milliseconds, and the token", async () => {
-  const { ask, asked } = answering(200, { resolution: "1m", stepMs: 60_000, points: [point(60_000, 5, 1)] });
+  const { ask, asked } = answering(200, { resolution: "1m", stepMs: 60_000, to: 90_000, points: [point(60_000, 5, 1)] });
   const found = await askHistory(ask, "secret", QUESTION, signal);
   assert.deepEqual(asked, [
     "/api/devices/press-1/history?metric=Node+Control%2FT%C3%B6ne&from=1000&to=2000&points=1000 Bearer secret",
   ]);
-  assert.deepEqual(found, { resolution: "1m", stepMs: 60_000, times: [60_000], low: [4], average: [5], high: [6] });
+  assert.deepEqual(found, {
+    resolution: "1m",
+    stepMs: 60_000,
+    toMs: 90_000,
+    times: [60_000],
+    low: [4],
+    average: [5],
+    high: [6],
+    count: [1],
+  });
 });
 
 test("what went wrong is told in words", async () => {
@@ -57,7 +66,7 @@ test("what went wrong is told in words", async () => {
 });
 
 test("an answer that is not the contract's is none", () => {
-  const good = { resolution: "1s", stepMs: 1000, points: [] };
+  const good = { resolution: "1s", stepMs: 1000, to: 5000, points: [] };
   assert.ok(parseHistory(good));
   for (const wrong of [
     null,
@@ -66,7 +75,9 @@ test("an answer that is not the contract's is none", () => {
     { ...good, resolution: 1 },
     { ...good, stepMs: -1 },
     { ...good, stepMs: "1000" },
+    { ...good, to: null },
     { ...good, points: {} },
+    { ...good, points: [{ ...point(1000, 1), count: -1 }] },
     { ...good, points: [null] },
     { ...good, points: [point(1.5, 1)] },
     { ...good, points: [point(2000, 1), point(1000, 1)] },
@@ -91,8 +102,13 @@ test("the last stored step is drawn from the page's readings where they cover it
   const stored = history(10_000, [[0, 1], [10_000, 2]]);
   // From before the last step on: it was not over when it was asked for.
   assert.deepEqual(joinLive(stored, [9_000, 12_000, 18_000, 21_000], [9, 4, 6, 8], 0).average, [1, 5, 8]);
-  // From within it on: the stored one knows more of it.
-  assert.deepEqual(joinLive(stored, [12_000, 18_000, 21_000], [4, 6, 8], 0).average, [1, 2, 8]);
+  // From within it on: what came after it was asked for, at 15 s, is added.
+  const joined = joinLive(stored, [12_000, 18_000, 21_000], [4, 6, 8], 0);
+  assert.deepEqual(joined.average, [1, (2 + 6) / 2, 8]);
+  assert.deepEqual(joined.high, [1, 6, 8]);
+  // An extreme that was not stored yet is shown, and does not count twice where it was.
+  const late = joinLive(stored, [12_000, 14_000], [4, 9], 0);
+  assert.deepEqual([late.average, late.low, late.high], [[1, 2], [1, 2], [1, 9]]);
   assert.deepEqual(joinLive(history(0, [[5, 1], [7, 2]]), [7, 8], [2, 3], 0).average, [1, 2, 3]);
 });
 
