@@ -2,7 +2,8 @@
 #
 #   make setup         environment, jars and dashboard; skips what is up to date
 #   make demo          setup, then the whole stack with a simulated plant until Ctrl-C
-#   make test          setup, then style, types, import contracts and every test
+#   make test          setup, then style, types, import contracts and every test but the long ones
+#   make test-long     the tests that take minutes each: jobs that `plantwire up` does not start yet, silences
 #   make lint          style, types and import contracts only
 #   make fuzz          setup, then every decoder under a coverage-guided fuzzer, about 10 minutes
 #   make bench-NAME    setup, then one bench: writes bench/results/NAME.json
@@ -44,6 +45,9 @@ test: lint browser
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz
+
+test-long: setup
+	$(BIN)/pytest -m long tests/topology
 
 bench-%: setup
 	$(BIN)/python -m bench.$(subst -,_,$*)

@@ -233,7 +233,9 @@ def _devices(client: Operator) -> set[str]:
 
 def _judge(detector: DeviceDetector, frames: list[Any]) -> Iterator[Any]:
     for frame in frames:
-        yield from detector.take_frame(frame, frame["received_time_ms"])
+        # What a gateway had to keep for longer than an attempt lasts comes as history, which raises nothing.
+        if not frame["historical"]:
+            yield from detector.take_frame(frame, frame["received_time_ms"])
 
 
 def _fired(kafka: str, devices: set[str]) -> set[tuple[str, int, str]]:

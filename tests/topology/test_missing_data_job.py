@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from plantwire.domain.alarm_events import alarm_id_of
 from plantwire.domain.listening import SETTLE_MS
 from plantwire.jobs import alarm_detection
 from plantwire.schemas.records import QUALITY_STALE, AlarmEvent, AlarmRule, Limit, Missing
 from plantwire.schemas.severity import Severity
 from tests.topology.cluster import Cluster
+
+pytestmark = pytest.mark.long
 
 HIGH, MEDIUM = int(Severity.HIGH), int(Severity.MEDIUM)
 AFTER_MS = 2_000

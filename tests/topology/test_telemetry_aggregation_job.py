@@ -23,6 +23,8 @@ from plantwire.schemas.records import QUALITY_BAD, Metric, TelemetryFrame
 from plantwire.stack.servers.flink import TaskManager
 from tests.topology.cluster import Cluster, now_ms
 
+pytestmark = pytest.mark.long
+
 WAIT_S = 20.0
 HOUR_MS = 3_600_000
 

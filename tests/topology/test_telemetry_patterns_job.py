@@ -15,6 +15,8 @@ from plantwire.jobs import telemetry_patterns
 from plantwire.schemas.records import AlarmEvent
 from tests.topology.cluster import Cluster, now_ms
 
+pytestmark = pytest.mark.long
+
 STEP_MS = 40
 WAIT_S = 30.0
 
