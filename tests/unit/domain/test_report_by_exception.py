@@ -304,7 +304,7 @@ DEADBANDS = st.builds(
 
 
 @given(rule_lists(), st.lists(STEPS, min_size=5, max_size=40), DEADBANDS, st.sets(st.sampled_from("abc")))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, derandomize=True)
 def test_alarms_are_the_same_in_what_goes_on_as_in_everything(
     rules: list[AlarmRule], steps: list[dict[str, Any]], deadband: Deadband, not_thinned: set[str]
 ) -> None:
