@@ -28,24 +28,10 @@ Entry = tuple[str, str, Deadband]
 def parse_reporting(text: str, file: str) -> DeadbandBook | Refused:
     """The deadbands of a file; `file` is its name, for the problems."""
     reader = NodeReader(file)
-    entries: list[Entry] = []
-    document = reader.compose(text)
-    if document is None:
-        if not reader.problems:
-            reader.report(1, "the file is empty; it must have 'reporting:'")
-    else:
-        top = reader.mapping(document, "the file", known=("reporting",), required=("reporting",))
-        items = reader.items(top["reporting"], "'reporting'") if top and "reporting" in top else None
-        if items and len(items) > ENTRIES_MAX:
-            reader.report(document, f"{len(items):,} entries; {ENTRIES_MAX:,} in a file are the most")
-            items = None
-        for item in items or ():
-            entry = _entry(reader, item)
-            if entry is not None:
-                entries.append(entry)
+    read = [_entry(reader, item) for item in reader.entries(text, "reporting", most=ENTRIES_MAX)]
     if reader.problems:
         return Refused(tuple(sorted(reader.problems)))
-    return DeadbandBook(entries)
+    return DeadbandBook([entry for entry in read if entry is not None])
 
 
 def _entry(reader: NodeReader, node: yaml.Node) -> Entry | None:

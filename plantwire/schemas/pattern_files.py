@@ -84,15 +84,8 @@ def parse_patterns(text: str, file: str) -> list[Pattern] | Refused:
 
 def _parse(text: str, file: str) -> tuple[list[_PatternAt], list[RuleProblem]]:
     reader = NodeReader(file)
-    document = reader.compose(text)
-    if document is None:
-        if not reader.problems:
-            reader.report(1, "the file is empty; it must have 'patterns:'")
-        return [], reader.problems
-    top = reader.mapping(document, "the file", known=("patterns",), required=("patterns",))
-    items = reader.items(top["patterns"], "'patterns'") if top and "patterns" in top else None
     patterns = []
-    for item in items or ():
+    for item in reader.entries(text, "patterns"):
         pattern = _pattern(reader, item)
         if pattern is not None:
             patterns.append(_PatternAt(pattern, file, line_of(item)))

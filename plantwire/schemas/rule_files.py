@@ -88,17 +88,7 @@ def parse_rules(text: str, file: str) -> list[AlarmRule] | Refused:
 def _parse(text: str, file: str) -> tuple[list[RuleAt], list[RuleProblem]]:
     reader = NodeReader(file)
     rules: list[RuleAt] = []
-    document = reader.compose(text)
-    if document is None:
-        if not reader.problems:
-            reader.report(1, "the file is empty; it must have 'rules:'")
-        return [], reader.problems
-    top = reader.mapping(document, "the file", known=("rules",), required=("rules",))
-    items = reader.items(top["rules"], "'rules'") if top and "rules" in top else None
-    if items and len(items) > RULES_PER_FILE_MAX:
-        reader.report(document, f"{len(items):,} rules; {RULES_PER_FILE_MAX:,} in a file are the most")
-        items = None
-    for item in items or ():
+    for item in reader.entries(text, "rules", noun="rules", most=RULES_PER_FILE_MAX):
         rule = _rule(reader, item)
         if rule is not None:
             rules.append(RuleAt(rule, file, line_of(item)))

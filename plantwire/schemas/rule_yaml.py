@@ -73,6 +73,24 @@ class NodeReader:
             self.report(_line_of_long_escape(text), "an escape that is no character")
         return None
 
+    def entries(
+        self, text: str, key: str, *, noun: str = "entries", most: int | None = None
+    ) -> list[yaml.Node]:
+        """The items of a file that is `key: [...]` and nothing else, `most` of them at most; none where
+        something is wrong with the whole, which is reported.
+        """
+        document = self.compose(text)
+        if document is None:
+            if not self.problems:
+                self.report(1, f"the file is empty; it must have '{key}:'")
+            return []
+        top = self.mapping(document, "the file", known=(key,), required=(key,))
+        items = self.items(top[key], f"'{key}'") if top and key in top else None
+        if items and most is not None and len(items) > most:
+            self.report(document, f"{len(items):,} {noun}; {most:,} in a file are the most")
+            return []
+        return items or []
+
     def mapping(
         self, node: yaml.Node, what: str, known: Iterable[str], required: Iterable[str] = ()
     ) -> dict[str, yaml.Node] | None:

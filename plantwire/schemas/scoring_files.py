@@ -34,24 +34,10 @@ class ScoringEntry(msgspec.Struct, frozen=True):
 def parse_scoring(text: str, file: str) -> tuple[ScoringEntry, ...] | Refused:
     """The entries of a file; `file` is its name, for the problems."""
     reader = NodeReader(file)
-    entries: list[ScoringEntry] = []
-    document = reader.compose(text)
-    if document is None:
-        if not reader.problems:
-            reader.report(1, "the file is empty; it must have 'scoring:'")
-    else:
-        top = reader.mapping(document, "the file", known=("scoring",), required=("scoring",))
-        items = reader.items(top["scoring"], "'scoring'") if top and "scoring" in top else None
-        if items and len(items) > ENTRIES_MAX:
-            reader.report(document, f"{len(items):,} entries; {ENTRIES_MAX:,} in a file are the most")
-            items = None
-        for item in items or ():
-            entry = _entry(reader, item)
-            if entry is not None:
-                entries.append(entry)
+    read = [_entry(reader, item) for item in reader.entries(text, "scoring", most=ENTRIES_MAX)]
     if reader.problems:
         return Refused(tuple(sorted(reader.problems)))
-    return tuple(entries)
+    return tuple(entry for entry in read if entry is not None)
 
 
 def _entry(reader: NodeReader, node: yaml.Node) -> ScoringEntry | None:
