@@ -14,7 +14,6 @@ database keeps the first.
 
 from __future__ import annotations
 
-import random
 import re
 import signal
 import socket
@@ -27,7 +26,6 @@ from typing import Final, Protocol
 import structlog
 from pydantic import ValidationError
 
-from plantwire.platform.backoff import jittered_backoff_s
 from plantwire.platform.logging import configure_logging
 from plantwire.storage.batch import Record
 from plantwire.storage.health import Health
@@ -35,10 +33,10 @@ from plantwire.storage.influx_client import InfluxAwayError, InfluxClient, Influ
 from plantwire.storage.influx_lines import LineReader, Lines
 from plantwire.storage.influx_metrics import InfluxMetrics
 from plantwire.storage.influx_settings import InfluxSettings
-from plantwire.storage.ingest import BACKOFF_FIRST_S, IDLE_PING_S, KAFKA, LOOK_EVERY_S, LOOK_TIMEOUT_S, Source
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.source import FrameSource, SourceError
 from plantwire.storage.status_server import StatusServer
+from plantwire.storage.supply import IDLE_PING_S, KAFKA, Source, Supply
 
 INFLUX: Final = "influxdb"
 
@@ -72,18 +70,18 @@ class InfluxSink:
         self._source = source
         self._writer = writer
         self._metrics = metrics
-        self._health = health
         self._stopping = stopping
         self._clock = clock
+        up = {INFLUX: metrics.influx_up, KAFKA: metrics.kafka_up}
+        self._supply = Supply(source, health, up, metrics.lag, stopping, clock)
         self._reader = LineReader(settings.influx_measurement)
-        self._looked_s = -LOOK_EVERY_S
         self._written_s = -IDLE_PING_S
 
     def run(self) -> None:
         """Write what comes until `stopping`; raises SourceError."""
         while not self._stopping.is_set():
             records, found = self._gather()
-            self._look()
+            self._supply.look()
             if records:
                 if self._persist(found.lines):
                     self._source.settle(records)
@@ -117,13 +115,13 @@ class InfluxSink:
                 while todo:
                     self._write(todo)
             except InfluxAwayError as error:
-                self._report(INFLUX, str(error))
+                self._supply.report(INFLUX, str(error))
                 self._metrics.failures.inc()
                 failures += 1
-                if not self._wait(failures, error.retry_after_s):
+                if not self._supply.wait(failures, self._settings.influx_retry_max_s, error.retry_after_s):
                     return False
             else:
-                self._report(INFLUX, None)
+                self._supply.report(INFLUX, None)
                 self._written_s = self._clock()
                 self._source.resume()
                 return True
@@ -147,33 +145,6 @@ class InfluxSink:
         self._metrics.write_s.observe(self._clock() - began_s)
         self._metrics.samples.labels("written").inc(len(part) - dropped)
         self._metrics.samples.labels("refused").inc(dropped)
-
-    def _wait(self, failures: int, told_s: float) -> bool:
-        self._source.pause()
-        chance = random.random()  # noqa: S311 - spreads processes that lost one server
-        wait_s = jittered_backoff_s(failures, BACKOFF_FIRST_S, self._settings.influx_retry_max_s, chance)
-        deadline_s = self._clock() + max(wait_s, told_s)
-        while not self._stopping.is_set() and (left_s := deadline_s - self._clock()) > 0:
-            self._source.wait(min(left_s, 0.2))
-        return not self._stopping.is_set()
-
-    def _look(self) -> None:
-        if self._clock() - self._looked_s < LOOK_EVERY_S and self._source.obstacle is None:
-            return
-        lag = self._source.look(LOOK_TIMEOUT_S)
-        self._looked_s = self._clock()
-        if lag is not None:
-            self._metrics.lag.set(lag)
-        self._report(KAFKA, self._source.obstacle)
-
-    def _report(self, part: str, obstacle: str | None) -> None:
-        gauge = self._metrics.influx_up if part == INFLUX else self._metrics.kafka_up
-        gauge.set(obstacle is None)
-        if self._health.report(part, obstacle):
-            if obstacle is None:
-                log.info("part_reached", part=part)
-            else:
-                log.warning("part_away", part=part, reason=obstacle)
 
 
 def main() -> int:

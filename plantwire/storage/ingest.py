@@ -10,7 +10,6 @@ Not here: what is in a record (`reading`), how rows are written (`tables`).
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from plantwire.platform.backoff import jittered_backoff_s
 from plantwire.storage.batch import Batch, Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
 from plantwire.storage.health import Health
@@ -26,43 +24,13 @@ from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.reading import RecordReader
 from plantwire.storage.retention import horizon_ms
 from plantwire.storage.settings import StorageSettings
+from plantwire.storage.supply import IDLE_PING_S, KAFKA, Source, Supply
 from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
 
 DATABASE: Final = "database"
-KAFKA: Final = "kafka"
 REASON_REFUSED: Final = "refused-by-the-database"
-BACKOFF_FIRST_S: Final = 0.2
-LOOK_EVERY_S: Final = 5.0
-LOOK_TIMEOUT_S: Final = 1.0
-IDLE_PING_S: Final = 2.0
 
 log = structlog.get_logger()
-
-
-class Source(Protocol):
-    """What `source.FrameSource` offers."""
-
-    @property
-    def obstacle(self) -> str | None:
-        """Why nothing can come."""
-
-    def take(self, timeout_s: float) -> list[Record]:
-        """Some records."""
-
-    def settle(self, records: list[Record]) -> None:
-        """They are done."""
-
-    def pause(self) -> None:
-        """Fetch nothing."""
-
-    def resume(self) -> None:
-        """Fetch again."""
-
-    def wait(self, timeout_s: float) -> None:
-        """Let time pass."""
-
-    def look(self, timeout_s: float) -> int | None:
-        """How many wait."""
 
 
 class Tables(Protocol):
@@ -104,18 +72,18 @@ class Ingest:
         self._tables = tables
         self._letters = letters
         self._metrics = metrics
-        self._health = health
         self._stopping = stopping
         self._clock = clock
+        up = {DATABASE: metrics.database_up, KAFKA: metrics.kafka_up}
+        self._supply = Supply(source, health, up, metrics.lag, stopping, clock)
         self._reader = RecordReader()
-        self._looked_s = -LOOK_EVERY_S
         self._written_s = -IDLE_PING_S
 
     def run(self) -> None:
         """Store what comes until `stopping`; raises SourceError."""
         while not self._stopping.is_set():
             records, batch = self._gather()
-            self._look()
+            self._supply.look()
             if records:
                 if self._persist(batch):
                     self._source.settle(records)
@@ -147,20 +115,20 @@ class Ingest:
                 if expired is not None:
                     self._write_expired(expired, batch)
                     expired = None
-                self._report(DATABASE, None)
+                self._supply.report(DATABASE, None)
                 self._letters.send(batch.refused, _now_ms())
             except DatabaseAwayError as error:
-                self._report(DATABASE, str(error))
+                self._supply.report(DATABASE, str(error))
                 self._metrics.failures.labels(DATABASE).inc()
             except DeadLetterError as error:
-                self._report(KAFKA, str(error))
+                self._supply.report(KAFKA, str(error))
                 self._metrics.failures.labels("dead-letters").inc()
             else:
                 self._written_s = self._clock()
                 self._source.resume()
                 return True
             failures += 1
-            if not self._wait(failures):
+            if not self._supply.wait(failures, self._settings.storage_retry_max_s):
                 return False
 
     def _write(self, islands: list[Island], batch: Batch) -> None:
@@ -208,33 +176,6 @@ class Ingest:
         record = island.pieces[0].record
         log.warning("record_refused", partition=record.partition, offset=record.offset, reason=str(error))
         batch.refused.append(Refusal(record, REASON_REFUSED))
-
-    def _wait(self, failures: int) -> bool:
-        self._source.pause()
-        chance = random.random()  # noqa: S311 - spreads processes that lost one database
-        left_s = jittered_backoff_s(failures, BACKOFF_FIRST_S, self._settings.storage_retry_max_s, chance)
-        deadline_s = self._clock() + left_s
-        while not self._stopping.is_set() and (left_s := deadline_s - self._clock()) > 0:
-            self._source.wait(min(left_s, 0.2))
-        return not self._stopping.is_set()
-
-    def _look(self) -> None:
-        if self._clock() - self._looked_s < LOOK_EVERY_S and self._source.obstacle is None:
-            return
-        lag = self._source.look(LOOK_TIMEOUT_S)
-        self._looked_s = self._clock()
-        if lag is not None:
-            self._metrics.lag.set(lag)
-        self._report(KAFKA, self._source.obstacle)
-
-    def _report(self, part: str, obstacle: str | None) -> None:
-        gauge = self._metrics.database_up if part == DATABASE else self._metrics.kafka_up
-        gauge.set(obstacle is None)
-        if self._health.report(part, obstacle):
-            if obstacle is None:
-                log.info("part_reached", part=part)
-            else:
-                log.warning("part_away", part=part, reason=obstacle)
 
     def _count(self, batch: Batch) -> None:
         self._metrics.frames.inc(batch.frames)

@@ -16,7 +16,7 @@ from plantwire.storage.influx import INFLUX, InfluxSink
 from plantwire.storage.influx_client import InfluxAwayError, InfluxRefusedError
 from plantwire.storage.influx_metrics import InfluxMetrics
 from plantwire.storage.influx_settings import InfluxSettings
-from plantwire.storage.ingest import KAFKA
+from plantwire.storage.supply import KAFKA
 from tests.telemetry_truth import frame, record
 
 AT_MS = 1_790_000_000_000

@@ -11,9 +11,10 @@ from plantwire.schemas.records import Metric
 from plantwire.storage.batch import Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
 from plantwire.storage.health import Health
-from plantwire.storage.ingest import DATABASE, KAFKA, REASON_REFUSED, Ingest
+from plantwire.storage.ingest import DATABASE, REASON_REFUSED, Ingest
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.settings import StorageSettings
+from plantwire.storage.supply import KAFKA
 from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
 from tests.telemetry_truth import frame, record
 
