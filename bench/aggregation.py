@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,15 @@ from bench import report
 from bench.aggregation_engines import BY_WORD, ENGINES, SQL, make_engine, windows_topic_of
 from bench.aggregation_run import WindowsRun, run_engine
 from bench.detection import prepare_peer_environment, require_same_code
-from bench.engine_processes import BYTEWAX, BYTEWAX_BY_LAYOUT, QUIX, QUIX_BY_LAYOUT, on_cpus
+from bench.engine_processes import (
+    BYTEWAX,
+    BYTEWAX_BY_LAYOUT,
+    QUIX,
+    QUIX_BY_LAYOUT,
+    cpus_of,
+    engines_of,
+    on_cpus,
+)
 from bench.frame_plan import METRICS_PER_FRAME
 from bench.spread import median, repeats
 from bench.window_plan import ROUND_MS, SAMPLES_PER_WINDOW, WindowPlan
@@ -139,22 +148,13 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=500_000, help="frames of 10 samples to fill in")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3, help="turns of every engine")
-    parser.add_argument("--engines", type=_engines, default=ENGINES, help=",".join(BY_WORD))
-    parser.add_argument("--engine-cpus", type=_cpus, default=(), help="pin the engines, such as 1")
-    parser.add_argument("--kafka-cpus", type=_cpus, default=(), help="pin Kafka, such as 0")
+    parser.add_argument(
+        "--engines", type=partial(engines_of, by_word=BY_WORD), default=ENGINES, help=",".join(BY_WORD)
+    )
+    parser.add_argument("--engine-cpus", type=cpus_of, default=(), help="pin the engines, such as 1")
+    parser.add_argument("--kafka-cpus", type=cpus_of, default=(), help="pin Kafka, such as 0")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder for aggregation.json")
     return parser.parse_args(words)
-
-
-def _engines(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(BY_WORD[word] for word in text.split(","))
-    except KeyError as error:
-        raise argparse.ArgumentTypeError(f"there is no engine {error}") from None
-
-
-def _cpus(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def run_engine(
     engine: Engine, bootstrap: str, expected: Windows, nudge: Nudge, cpus: tuple[int, ...]
 ) -> WindowsRun:
     """Run `engine` from start to end."""
-    reader = WindowsReader(bootstrap, engine.alarms_topic)
+    reader = WindowsReader(bootstrap, engine.output_topic)
     try:
         return _follow(engine, reader, expected, nudge, cpus)
     finally:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,17 @@ from rich.table import Table
 
 from bench import report
 from bench.detection_run import AlarmKey, EngineRun, run_engine
-from bench.engine_processes import BARE, BY_WORD, ENGINES, FLINK, alarms_topic_of, make_engine, on_cpus
+from bench.engine_processes import (
+    BARE,
+    BY_WORD,
+    ENGINES,
+    FLINK,
+    alarms_topic_of,
+    cpus_of,
+    engines_of,
+    make_engine,
+    on_cpus,
+)
 from bench.frame_plan import METRICS_PER_FRAME, ROUND_MS, RULES, FramePlan
 from bench.frame_topic import fill
 from bench.spread import median, repeats
@@ -204,24 +215,15 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=1_000_000, help="frames of 10 samples to fill in")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3, help="turns of every engine")
-    parser.add_argument("--engines", type=_engines, default=ENGINES, help=",".join(BY_WORD))
     parser.add_argument(
-        "--engine-cpus", type=_cpus, default=(), help="pin the engines, such as 1 (default: not)"
+        "--engines", type=partial(engines_of, by_word=BY_WORD), default=ENGINES, help=",".join(BY_WORD)
     )
-    parser.add_argument("--kafka-cpus", type=_cpus, default=(), help="pin Kafka, such as 0 (default: not)")
+    parser.add_argument(
+        "--engine-cpus", type=cpus_of, default=(), help="pin the engines, such as 1 (default: not)"
+    )
+    parser.add_argument("--kafka-cpus", type=cpus_of, default=(), help="pin Kafka, such as 0 (default: not)")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder for detection.json")
     return parser.parse_args(words)
-
-
-def _engines(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(BY_WORD[word] for word in text.split(","))
-    except KeyError as error:
-        raise argparse.ArgumentTypeError(f"there is no engine {error}") from None
-
-
-def _cpus(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
 
 
 def main() -> None:

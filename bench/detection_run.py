@@ -58,7 +58,7 @@ def run_engine(
     engine: Engine, bootstrap: str, plan: FramePlan, base_ms: int, cpus: tuple[int, ...]
 ) -> tuple[EngineRun, set[AlarmKey]]:
     """Run `engine` from start to end. Raises RuntimeError when it dies or stalls."""
-    reader = AlarmTopicReader(bootstrap, engine.alarms_topic)
+    reader = AlarmTopicReader(bootstrap, engine.output_topic)
     reader.start_at_end()
     try:
         return _follow(engine, reader, plan, base_ms, cpus)

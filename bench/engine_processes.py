@@ -8,13 +8,14 @@ Not here: measuring (`bench.detection_run`), what runs inside a peer (`bench.eng
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import psutil
@@ -55,9 +56,9 @@ ENGINES: Final = tuple(BY_WORD.values())
 class Engine(ABC):
     """One run of one engine."""
 
-    def __init__(self, name: str, alarms_topic: str) -> None:
+    def __init__(self, name: str, output_topic: str) -> None:
         self.name = name
-        self.alarms_topic = alarms_topic
+        self.output_topic = output_topic
 
     @abstractmethod
     def start(self) -> None:
@@ -76,18 +77,24 @@ class Engine(ABC):
         """End its processes, politely first."""
 
 
-class FlinkEngine(Engine):
-    """Our job on a standalone cluster with one TaskManager of one slot, without Redis."""
+class FlinkCluster(Engine):
+    """A job of ours on a standalone cluster with one TaskManager of one slot. `optimising` gives it both of
+    the JVM's compilers; the stack's TaskManagers have the first only.
+    """
 
-    def __init__(self, bootstrap: str, folder: Path, group: str) -> None:
-        super().__init__(FLINK, ALARMS_FIRE)
+    def __init__(self, name: str, output_topic: str, folder: Path, *, optimising: bool = False) -> None:
+        super().__init__(name, output_topic)
         rest_port, rpc_port = free_ports(2)
         self._installation = FlinkInstallation(folder, folder / "logs", rest_port, rpc_port)
         self._job_manager = JobManager(self._installation, rest_port, folder / "jobmanager.out")
-        self._task_manager = TaskManager(self._installation, 1, {}, folder / "taskmanager.out")
+        self._task_manager = TaskManager(
+            self._installation, 1, {}, folder / "taskmanager.out", optimising=optimising
+        )
         self._jobs = FlinkJobs(self._installation, self._installation.rest, folder / "jobs.json")
-        self._bootstrap = bootstrap
-        self._group = group
+
+    @abstractmethod
+    def submit(self, jobs: FlinkJobs) -> None:
+        """Submit the job to the cluster, which is ready."""
 
     def start(self) -> None:
         self._job_manager.prepare()
@@ -95,9 +102,7 @@ class FlinkEngine(Engine):
             server.start()
         for server in (self._job_manager, self._task_manager):
             server.wait_ready(READY_TIMEOUT_S)
-        script = ROOT / "plantwire" / "jobs" / "main.py"
-        arguments = (JOB, "--group", self._group, "--no-redis")
-        self._jobs.submit(JOB, script, arguments, {"PLANTWIRE_KAFKA": self._bootstrap})
+        self.submit(self._jobs)
 
     def parts(self) -> Mapping[str, Iterable[psutil.Process]]:
         return {
@@ -116,11 +121,35 @@ class FlinkEngine(Engine):
             server.stop()
 
 
+class FlinkEngine(FlinkCluster):
+    """The production job, without Redis."""
+
+    def __init__(self, bootstrap: str, folder: Path, group: str) -> None:
+        super().__init__(FLINK, ALARMS_FIRE, folder)
+        self._bootstrap = bootstrap
+        self._group = group
+
+    def submit(self, jobs: FlinkJobs) -> None:
+        script = ROOT / "plantwire" / "jobs" / "main.py"
+        arguments = (JOB, "--group", self._group, "--no-redis")
+        jobs.submit(JOB, script, arguments, {"PLANTWIRE_KAFKA": self._bootstrap})
+
+
+class Order(Protocol):
+    """What every order of a peer has; the process is told all of it."""
+
+    @property
+    def state_folder(self) -> str:
+        """Where it keeps its state."""
+
+
 class PeerEngine(Engine):
     """A Python engine in the peers' environment."""
 
-    def __init__(self, name: str, arguments: Sequence[str], order: EngineOrder, folder: Path) -> None:
-        super().__init__(name, order.alarms_topic)
+    def __init__(
+        self, name: str, arguments: Sequence[str], order: Order, output_topic: str, folder: Path
+    ) -> None:
+        super().__init__(name, output_topic)
         self._process = PeerProcess(arguments, folder / "order.json", folder / "engine.log")
         self._order = order
         self._folder = folder
@@ -171,14 +200,7 @@ def make_engine(name: str, bootstrap: str, folder: Path, run: str) -> Engine:
         return FlinkEngine(bootstrap, own, f"bench-{run}")
     state_folder = own / "state"
     quix = ("-m", "bench.engines.quix_streams")
-    bytewax = (
-        "-m",
-        "bytewax.run",
-        "bench.engines.bytewax_flow:flow",
-        *("--recovery-directory", str(state_folder)),
-        *("--snapshot-interval", str(int(CHECKPOINT_INTERVAL_S))),
-        *("--backup-interval", "0"),
-    )
+    bytewax = bytewax_arguments("bench.engines.bytewax_flow:flow", str(state_folder))
     arguments: dict[str, Sequence[str]] = {
         QUIX: quix,
         QUIX_BY_LAYOUT: quix,
@@ -196,12 +218,37 @@ def make_engine(name: str, bootstrap: str, folder: Path, run: str) -> Engine:
         rules=RULES,
         by_layout=name in (QUIX_BY_LAYOUT, BYTEWAX_BY_LAYOUT),
     )
-    return PeerEngine(name, arguments[name], order, own)
+    return PeerEngine(name, arguments[name], order, order.alarms_topic, own)
+
+
+def bytewax_arguments(flow: str, state_folder: str) -> tuple[str, ...]:
+    """Bytewax's command line, with its recovery store."""
+    return (
+        "-m",
+        "bytewax.run",
+        flow,
+        *("--recovery-directory", state_folder),
+        *("--snapshot-interval", str(int(CHECKPOINT_INTERVAL_S))),
+        *("--backup-interval", "0"),
+    )
 
 
 def alarms_topic_of(name: str) -> str:
     """Where an engine writes its alarms."""
     return ALARMS_FIRE if name == FLINK else f"bench.alarms.{name.lower().replace(',', '').replace(' ', '-')}"
+
+
+def engines_of(text: str, by_word: Mapping[str, str]) -> tuple[str, ...]:
+    """Engines by their words on a command line, such as `flink,quix`; raises ArgumentTypeError."""
+    try:
+        return tuple(by_word[word] for word in text.split(","))
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"there is no engine {error}") from None
+
+
+def cpus_of(text: str) -> tuple[int, ...]:
+    """CPU numbers on a command line, such as `0,1`."""
+    return tuple(int(word) for word in text.split(","))
 
 
 @contextmanager
