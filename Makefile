@@ -47,7 +47,7 @@ fuzz: setup
 	$(BIN)/python -m tests.fuzz
 
 test-long: setup
-	$(BIN)/pytest -m long tests/e2e tests/topology
+	$(BIN)/pytest -m long tests/topology
 
 bench-%: setup
 	$(BIN)/python -m bench.$(subst -,_,$*)

@@ -62,7 +62,7 @@ _console = Console(stderr=True)
 @app.callback()
 def _before(context: typer.Context) -> None:
     # Rules, the simulated plant and the like are those of the stack in this home, whatever ports it has.
-    if context.invoked_subcommand in ("rules", "simulate", "ledger", "database"):
+    if context.invoked_subcommand in ("rules", "simulate", "ledger"):
         settings = load_settings()
         if (snapshot := launcher.running(settings)) is not None:
             for name, value in settings_of(snapshot, settings.home).variables().items():

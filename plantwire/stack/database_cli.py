@@ -16,10 +16,12 @@ import psycopg
 import typer
 from pydantic import ValidationError
 
+from plantwire.stack import launcher
 from plantwire.stack.assembly import database_url
 from plantwire.stack.errors import StackError
 from plantwire.stack.secret import Secrets, database_password
 from plantwire.stack.settings import load_settings, redact
+from plantwire.stack.status import settings_of
 from plantwire.storage.migration import Connection, SchemaError, Variant, migrate, schema_state
 from plantwire.storage.migration import require_current as require_current_schema
 from plantwire.storage.policies import apply_policies
@@ -83,6 +85,10 @@ def refresh(
 @contextmanager
 def _database() -> Iterator[tuple[Connection, StorageSettings]]:
     stack = load_settings()
+    snapshot = launcher.running(stack)
+    if snapshot is not None and not stack.is_external("database"):
+        # By the stack's record, which says whether the database is ours: then its password is in this home.
+        stack = settings_of(snapshot, stack.home)
     url = database_url(stack, Secrets(token=None, database=database_password(stack, create=False)))
     try:
         settings = StorageSettings(database=url)

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import httpx
 import psycopg
-import pytest
 
 from tests.e2e.conftest import Stack
 
@@ -51,7 +50,6 @@ def post(stack: Stack, device: str, frames: list[dict[str, Any]]) -> None:
     assert answer.status_code == 202, answer.text
 
 
-@pytest.mark.long
 def test_accepted_frames_are_stored_and_summed_up_by_the_second(stack: Stack) -> None:
     url, device = database(stack), f"stored-{time.time_ns()}"
     second_ms = time.time_ns() // 1_000_000_000 * 1000
