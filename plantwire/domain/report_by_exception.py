@@ -6,7 +6,8 @@ Guarantees: alarm detection finds the same alarms, at the same event times, in w
 What is left out lies where every limit of every rule is normal, deadbands included, after values that were
 there long enough for every off-delay, on a device of which nothing else is in alarm. A late value brings
 along what makes it late: the newer value that was left out, and the newest time of the device. (A clock that
-is put back by more than `MAX_LATE_MS` may be believed a frame later.) The first value of a metric, another
+is put back by more than `MAX_LATE_MS` may be believed a frame later; a value of a frame that is too late, but
+with a time of its own that is not, may be judged.) The first value of a metric, another
 quality or text, a change between 0 and 1, and a value after `max_silence_ms` always go on. Where a rule is
 about data that stay away, its metrics have no deadband, and of each frame of the device at least one good
 value goes on, since its time shows how long the others are missing.
@@ -179,7 +180,7 @@ class DeviceReports:
         self._is_awaited = is_awaited
         self._clock = DeviceClock()
         self._memories: dict[str, _Memory | None] = {}
-        # Event time of the newest frame that went on, as far as the device's own clock goes.
+        # Event time of the newest frame that went on and that detection takes the device's time from.
         self._told_ms = 0
         # How many metrics are, or may be, in alarm.
         self._unsettled = 0
@@ -196,6 +197,9 @@ class DeviceReports:
         frame_ms, now_ms = frame.event_time_ms, frame.received_time_ms
         if frame.historical or is_too_far_ahead(frame_ms, now_ms):
             return frame
+        if not self._moves_clock(frame.metrics):
+            # Detection passes over the whole frame, its time included.
+            return self._take_unjudged(frame)
         newest_ms = self._clock.newest_ms
         step_ms = self._clock.admit(frame_ms, now_ms)
         if step_ms is None:
@@ -216,7 +220,7 @@ class DeviceReports:
             if memory is None:
                 kept.append(metric)
             elif event_ms < memory.newest_ms:
-                if memory.held is not None and event_ms < memory.held_ms:
+                if memory.held is not None and event_ms < memory.held_ms and _is_judged(metric):
                     brought.append(_timed(memory.held, memory.held_ms))
                     memory.held = None
                 self._judge_late(memory, metric, event_ms)
@@ -252,6 +256,31 @@ class DeviceReports:
         if not kept:
             return None
         return self._emit(frame, tuple(kept) if left else frame.metrics, brought, newest_ms)
+
+    def _take_unjudged(self, frame: TelemetryFrame) -> TelemetryFrame | None:
+        """A frame that says nothing to alarm detection, nor anything of the device's clock."""
+        whole = bool(self._unsettled) or self._is_full or bool(frame.edge_state)
+        kept: list[Metric] = []
+        for metric in frame.metrics:
+            memory = self._memory(metric.name)
+            event_ms = metric.event_time_ms or frame.event_time_ms
+            if memory is None or event_ms < memory.newest_ms:
+                kept.append(metric)
+                continue
+            memory.newest_ms = event_ms
+            if whole or memory.is_news(metric, event_ms, frame.received_time_ms):
+                memory.note_told(metric, event_ms, frame.received_time_ms)
+                kept.append(metric)
+        left_out = len(frame.metrics) - len(kept)
+        self.left_out += left_out
+        if not left_out:
+            return frame
+        return msgspec.structs.replace(frame, metrics=tuple(kept)) if kept else None
+
+    def _moves_clock(self, metrics: Iterable[Metric]) -> bool:
+        """Whether detection takes the device's time from a frame of these."""
+        says = _is_good if self._is_awaited else _is_judged
+        return any(says(metric) for metric in metrics)
 
     def forget_told(
         self, plan_of: Callable[[str], MetricPlan | None] | None = None, *, is_awaited: bool = False
@@ -326,10 +355,11 @@ class DeviceReports:
         is what tells how late a value is.
         """
         frame_ms = frame.event_time_ms
-        if frame_ms < newest_ms and self._told_ms < newest_ms:
-            metrics = tuple([_timed(metric, metric.event_time_ms or frame_ms) for metric in metrics])
-            frame_ms = newest_ms
-        self._told_ms = max(self._told_ms, frame_ms)
+        if self._moves_clock(metrics):
+            if frame_ms < newest_ms and self._told_ms < newest_ms:
+                metrics = tuple([_timed(metric, metric.event_time_ms or frame_ms) for metric in metrics])
+                frame_ms = newest_ms
+            self._told_ms = max(self._told_ms, frame_ms)
         if brought and _size_bytes(brought) <= BROUGHT_MAX_BYTES:
             metrics = (*brought, *metrics)
         if metrics is frame.metrics:
