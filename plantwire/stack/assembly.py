@@ -15,7 +15,7 @@ from plantwire.stack.environment import grant, secrets_here
 from plantwire.stack.errors import StackError
 from plantwire.stack.flink_jobs import FlinkJobs
 from plantwire.stack.health import probe_database, probe_flink, probe_kafka, probe_mqtt, probe_redis
-from plantwire.stack.parts import ExternalServer, Job, Part, Rules, Service, Simulator, Topics
+from plantwire.stack.parts import Export, ExternalServer, Job, Part, Rules, Service, Simulator, Topics
 from plantwire.stack.secret import Secrets
 from plantwire.stack.servers.flink import JobManager, TaskManager
 from plantwire.stack.servers.flink_installation import FlinkInstallation
@@ -97,6 +97,15 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
     parts.append((gateway, frozenset({"topics", mqtt.name})))
     parts.append((distribution, frozenset({"topics", redis.name})))
     parts.append((storage, frozenset({"topics", database.name})))
+    if settings.influx_url is not None:
+        influx = Export(
+            "influx",
+            "plantwire.storage.influx",
+            settings.influx_status_port,
+            grant(told, "PLANTWIRE_INFLUX_TOKEN", "PLANTWIRE_INFLUX_PASSWORD"),
+            logs / "influx.log",
+        )
+        parts.append((influx, frozenset({"topics"})))
     # The jobs take the rules along when they are submitted, and a slot each.
     job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(jobs)]})
     parts += [(job, job_needs) for job in jobs]

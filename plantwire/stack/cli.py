@@ -37,6 +37,7 @@ from plantwire.stack.secret import token_secret
 from plantwire.stack.settings import Addresses, StackSettings, load_settings
 from plantwire.stack.snapshot import Snapshot
 from plantwire.stack.status import examine, settings_of
+from plantwire.storage.influx_settings import InfluxSettings
 from plantwire.storage.settings import StorageSettings
 
 DASHBOARD_TOKEN_LIFETIME_S = 12 * 3600
@@ -224,6 +225,7 @@ def config() -> None:
         ("Gateway", GatewaySettings()),
         ("Distribution", DistributionSettings()),
         ("Storage", StorageSettings()),
+        ("InfluxDB", InfluxSettings()),
         ("Jobs", JobSettings()),
     )
     presentation.print_settings(Console(), groups)

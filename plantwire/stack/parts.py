@@ -192,6 +192,25 @@ class Service(ServerProcess):
         return probe_http(f"{self.url}/readyz")
 
 
+class Export(Service):
+    """A service that writes to a server of someone else's: the stack's start does not wait for that server,
+    but the health tells of it.
+    """
+
+    _answered = True
+
+    def start(self) -> None:
+        self._answered = False
+        super().start()
+
+    def probe(self) -> str | None:
+        if self._answered:
+            return super().probe()
+        reason = probe_http(f"{self.url}/healthz")
+        self._answered = reason is None
+        return reason
+
+
 class Simulator(ServerProcess):
     """The simulated plant; it is well while it runs (it counts and reports a gateway that is away)."""
 

@@ -63,6 +63,12 @@ class StackSettings(SharedSettings):
         8000, ge=1, le=65535, description="Port of the dashboard, its API and Socket.IO."
     )
     storage_port: int = Field(8082, ge=1, le=65535, description="Port of the storage's health and metrics.")
+    influx_url: str | None = Field(
+        None, description="Where InfluxDB is; with it every stored sample is written there as well."
+    )
+    influx_status_port: int = Field(
+        8083, ge=1, le=65535, description="Port of health and metrics of the InfluxDB sink."
+    )
     mqtt_username: str | None = Field(None, description="MQTT user; goes before one in the URL.")
     mqtt_password: SecretStr | None = Field(None, description="MQTT password; goes before one in the URL.")
     mqtt_tls_ca: Path | None = Field(
@@ -104,6 +110,8 @@ class StackSettings(SharedSettings):
         """The ports that `up` takes: setting → (part, port)."""
         wanted = {"gateway_port": "gateway", "distribution_port": "distribution"}
         wanted["storage_port"] = "storage"
+        if self.influx_url is not None:
+            wanted["influx_status_port"] = "influx"
         for server, settings in {
             "kafka": ("kafka_port", "kafka_controller_port"),
             "redis": ("redis_port",),
@@ -130,6 +138,7 @@ class StackSettings(SharedSettings):
             "PLANTWIRE_GATEWAY_PORT": str(self.gateway_port),
             "PLANTWIRE_DISTRIBUTION_PORT": str(self.distribution_port),
             "PLANTWIRE_STORAGE_PORT": str(self.storage_port),
+            "PLANTWIRE_INFLUX_STATUS_PORT": str(self.influx_status_port),
         }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from plantwire.stack.assembly import JOBS, SCORING_JOB, assemble
 from plantwire.stack.errors import StackError
-from plantwire.stack.parts import Job, Part
+from plantwire.stack.parts import Export, Job, Part
 from plantwire.stack.secret import Secrets
 from plantwire.stack.settings import RecordedSettings, StackSettings, load_settings, redact
 from plantwire.stack.supervisor import recorded
@@ -116,6 +116,39 @@ def test_with_a_file_of_what_to_score_the_job_for_it_runs_with_a_slot_of_its_own
     restored = RecordedSettings.model_validate({**record, "home": tmp_path})
     assert set(parts(restored)) == set(found)
     assert restored.scoring_file == tmp_path / "scoring.yaml"
+
+
+def test_with_the_address_of_an_influxdb_the_sink_runs_and_alone_is_told_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def parts(settings: StackSettings) -> dict[str, tuple[Part, frozenset[str]]]:
+        assembled = assemble(settings, Secrets(token="t" * 32, database="d"), simulator=True)
+        return {part.name: (part, needs) for part, needs in assembled}
+
+    without = parts(load_settings())
+    monkeypatch.setenv("PLANTWIRE_INFLUX_URL", "http://influx.example:8086")
+    monkeypatch.setenv("PLANTWIRE_INFLUX_TOKEN", "to-influx")
+    monkeypatch.setenv("PLANTWIRE_INFLUX_STATUS_PORT", "18083")
+    settings = load_settings()
+    found = parts(settings)
+    assert set(found) - set(without) == {"influx"}
+    assert settings.ports()["influx_status_port"] == ("influx", 18083)
+    sink, needs = found["influx"]
+    assert isinstance(sink, Export)
+    assert (sink.port, needs) == (18083, {"topics"})
+    assert sink.environment()["PLANTWIRE_INFLUX_TOKEN"] == "to-influx"
+    assert "PLANTWIRE_DATABASE" not in sink.environment()
+    told = [
+        part.name for part, _ in found.values() if "to-influx" in getattr(part, "_variables", {}).values()
+    ]
+    assert told == ["influx"]
+    # Others that ask the running stack see it too, without being told where InfluxDB is.
+    record = recorded(settings)
+    assert "to-influx" not in record.values()
+    monkeypatch.delenv("PLANTWIRE_INFLUX_URL")
+    monkeypatch.delenv("PLANTWIRE_INFLUX_TOKEN")
+    restored = RecordedSettings.model_validate({**record, "home": tmp_path})
+    assert set(parts(restored)) == set(found)
 
 
 @pytest.mark.parametrize(
