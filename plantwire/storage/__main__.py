@@ -18,14 +18,14 @@ import threading
 import structlog
 from pydantic import ValidationError
 
+from plantwire.platform.health import Health
 from plantwire.platform.logging import configure_logging
+from plantwire.platform.status_server import StatusServer
 from plantwire.storage.dead_letters import DeadLetters
-from plantwire.storage.health import Health
 from plantwire.storage.ingest import DATABASE, Ingest
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.source import FrameSource, SourceError
-from plantwire.storage.status_server import StatusServer
 from plantwire.storage.supply import KAFKA
 from plantwire.storage.tables import TelemetryTables
 from plantwire.storage.upkeep import Upkeep

@@ -26,16 +26,16 @@ from typing import Final, Protocol
 import structlog
 from pydantic import ValidationError
 
+from plantwire.platform.health import Health
 from plantwire.platform.logging import configure_logging
+from plantwire.platform.status_server import StatusServer
 from plantwire.storage.batch import Record
-from plantwire.storage.health import Health
 from plantwire.storage.influx_client import InfluxAwayError, InfluxClient, InfluxRefusedError
 from plantwire.storage.influx_lines import LineReader, Lines
 from plantwire.storage.influx_metrics import InfluxMetrics
 from plantwire.storage.influx_settings import InfluxSettings
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.source import FrameSource, SourceError
-from plantwire.storage.status_server import StatusServer
 from plantwire.storage.supply import IDLE_PING_S, KAFKA, Source, Supply
 
 INFLUX: Final = "influxdb"

@@ -17,9 +17,9 @@ from typing import Final, Protocol
 
 import structlog
 
+from plantwire.platform.health import Health
 from plantwire.storage.batch import Batch, Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
-from plantwire.storage.health import Health
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.reading import RecordReader
 from plantwire.storage.retention import horizon_ms

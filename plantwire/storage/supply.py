@@ -17,8 +17,8 @@ import structlog
 from prometheus_client import Gauge
 
 from plantwire.platform.backoff import jittered_backoff_s
+from plantwire.platform.health import Health
 from plantwire.storage.batch import Record
-from plantwire.storage.health import Health
 
 KAFKA: Final = "kafka"
 BACKOFF_FIRST_S: Final = 0.2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from plantwire.platform.health import Health
 from plantwire.schemas.records import Metric
 from plantwire.storage import influx
 from plantwire.storage.batch import Record
-from plantwire.storage.health import Health
 from plantwire.storage.influx import INFLUX, InfluxSink
 from plantwire.storage.influx_client import InfluxAwayError, InfluxRefusedError
 from plantwire.storage.influx_metrics import InfluxMetrics

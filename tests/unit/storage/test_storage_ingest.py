@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from plantwire.platform.health import Health
 from plantwire.schemas.records import Metric
 from plantwire.storage.batch import Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
-from plantwire.storage.health import Health
 from plantwire.storage.ingest import DATABASE, REASON_REFUSED, Ingest
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.settings import StorageSettings

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from plantwire.storage.health import Health
+from plantwire.platform.health import Health
+from plantwire.platform.status_server import StatusServer
 from plantwire.storage.metrics import StorageMetrics
-from plantwire.storage.status_server import StatusServer
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""`/healthz`, `/readyz` and `/metrics` of the storage process.
+"""`/healthz`, `/readyz` and `/metrics` of a process that serves nothing else.
 
 In: functions that answer. Out: HTTP on a thread of its own.
-Guarantees: nothing but these three GETs; a request never waits for the database or Kafka.
-Not here: what is ready (`health`), what is counted (`metrics`).
+Guarantees: nothing but these three GETs; a request never waits for a server.
+Not here: what is ready (`platform.health`), what is counted (the process).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the storage does its work: what stands in its way, by part.
+"""Whether a process does its work: what stands in its way, by part.
 
 In: each part's report. Out: a list of reasons, empty when there are none.
 Guarantees: a part that has not reported yet is an obstacle. Safe between threads.
