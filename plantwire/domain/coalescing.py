@@ -3,7 +3,7 @@
 In: frames in order of arrival. Out: the values to show now, or the moment to look again.
 Guarantees: the first frame after a quiet interval passes at once; what is held back is merged, never
 lost; a value older than the one shown is not shown.
-Not here: clocks, Flink, Redis (`udfs.live_state`).
+Not here: clocks, Flink, Redis (`domain.live_values`).
 """
 
 from __future__ import annotations

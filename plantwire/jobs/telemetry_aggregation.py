@@ -4,7 +4,7 @@ In: the view `samples` (`jobs.frame_tables`). Out: windows of 1 s, and of 5 min 
 metric, as rows of (window, end in s, packed values), to a Python function that shows them.
 Guarantees: a window is told once, when the watermark has passed its end; its state is gone then. Live only:
 what is late or historical is in the database, which owes nothing to this job.
-Not here: which samples are live (`jobs.frame_tables`), how windows are shown (`udfs.live_windows`), stored
+Not here: which samples are live (`jobs.frame_tables`), how windows are shown (`platform.window_show`), stored
 windows (storage).
 
 All of it but the last function is SQL in the JVM (docs/decisions/0015-live-windows-in-sql.md). The windows of

@@ -3,7 +3,7 @@
 In: Redis, and the alarm log in Kafka. Out: the active alarms in Redis, and the mark that all are there.
 Guarantees: Redis is looked at every `CHECK_EVERY_S`; when the mark is gone, the log is read and what is
 active written again, each by its revision, so nothing newer is overwritten. A failure is tried again.
-Not here: the events as they come (`udfs.live_state`).
+Not here: the events as they come (`platform.live_alarms`).
 """
 
 from __future__ import annotations

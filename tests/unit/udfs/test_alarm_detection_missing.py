@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from plantwire.domain import plant_detection
 from plantwire.domain.alarm_events import alarm_id_of
 from plantwire.domain.attention import HOUSEKEEPING_MS
 from plantwire.domain.detection import DeviceDetector
@@ -326,7 +327,7 @@ def test_a_state_and_a_rule_of_before_are_gone_on_from(plant: Plant) -> None:
 def test_a_device_that_is_forgotten_for_others_goes_on_from_its_state(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alarm_detection, "CACHED_DEVICES", 1)
+    monkeypatch.setattr(plant_detection, "CACHED_DEVICES", 1)
     for _ in range(100):
         plant.send("press-1", a=1.0, b=1.0)
         plant.send("press-2", a=1.0, b=1.0)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import redis
 
+from plantwire.platform import window_show
+from plantwire.platform.window_show import LIVE_FOR_MS
 from plantwire.schemas.windows import Window, WindowValues, pack_windows
-from plantwire.udfs import live_windows
-from plantwire.udfs.live_windows import LIVE_FOR_MS, ShowWindows
+from plantwire.udfs.live_windows import ShowWindows
 from tests.unit.udfs.flink_fakes import FakeFlink
 
 VALUES = {"a": {"x": WindowValues(1.0, 1.0, 1.0, 1)}, "b": {"x": WindowValues(2.0, 2.0, 2.0, 1)}}
@@ -41,7 +42,7 @@ def flink() -> FakeFlink:
 
 @pytest.fixture
 def function(flink: FakeFlink, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(live_windows, "LiveWindows", _Redis)
+    monkeypatch.setattr(window_show, "LiveWindows", _Redis)
     function = ShowWindows("redis://127.0.0.1:1/0")
     function.open(flink)
     return function
@@ -55,15 +56,15 @@ def _show(function: Any, end_s: int, packed: str | None = None, window: str = "1
 def test_windows_are_shown_with_their_end(function: Any, flink: FakeFlink) -> None:
     end_s = int(time.time())
     _show(function, end_s)
-    function._windows.news = 0
+    function._show._windows.news = 0
     _show(function, end_s, window="5m")
-    assert function._windows.published == [("1s", end_s * 1000, VALUES), ("5m", end_s * 1000, VALUES)]
+    assert function._show._windows.published == [("1s", end_s * 1000, VALUES), ("5m", end_s * 1000, VALUES)]
     assert flink.counts == {"windows_shown": 2, "windows_already_shown": 2}
 
 
 def test_windows_of_long_ago_are_no_news(function: Any, flink: FakeFlink) -> None:
     _show(function, int(time.time()) - LIVE_FOR_MS // 1000 - 1)
-    assert function._windows.published == []
+    assert function._show._windows.published == []
     assert flink.counts["windows_too_old"] == 2
 
 
@@ -71,20 +72,20 @@ def test_a_redis_that_is_away_is_left_alone_for_a_while(
     function: Any, flink: FakeFlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(live_windows.time, "monotonic", lambda: now_s)
-    function._windows.away = True
+    monkeypatch.setattr(window_show.time, "monotonic", lambda: now_s)
+    function._show._windows.away = True
     end_s = int(time.time())
     _show(function, end_s)
     _show(function, end_s)
-    assert function._windows.tries == 1
+    assert function._show._windows.tries == 1
     assert flink.counts["windows_left_out"] == 4
-    function._windows.away = False
-    now_s += live_windows.RETRY_AFTER_S
+    function._show._windows.away = False
+    now_s += window_show.RETRY_AFTER_S
     _show(function, end_s)
-    assert [end_ms for _, end_ms, _ in function._windows.published] == [end_s * 1000]
+    assert [end_ms for _, end_ms, _ in function._show._windows.published] == [end_s * 1000]
 
 
 def test_damaged_records_are_counted(function: Any, flink: FakeFlink) -> None:
     _show(function, int(time.time()), packed=pack_windows(VALUES) + "\x1edamaged")
     assert flink.counts["windows_rejected"] == 1
-    assert len(function._windows.published) == 1
+    assert len(function._show._windows.published) == 1

@@ -3,7 +3,7 @@
 In: an AlarmEvent. Out: the same with `published_us` set where it was written.
 Guarantees: never blocks evaluation for longer than the socket time-out, and, when Redis is away, not
 even that more than once per `RETRY_AFTER_S`. What is not written here reaches Redis by way of Kafka
-`alarms.fire` and the live-state job, later but surely.
+`alarms.fire` and who follows it, later but surely.
 """
 
 from __future__ import annotations

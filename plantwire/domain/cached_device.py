@@ -2,7 +2,7 @@
 
 In: what a frame or a timer changes. Out: the same, for the next one.
 Guarantees: what most frames leave behind costs two assignments; it is looked into when someone asks.
-Not here: state that is stored (`udfs.alarm_detection`).
+Not here: state that is stored (`domain.plant_detection`).
 """
 
 from __future__ import annotations
