@@ -36,7 +36,7 @@ VALUE_MAX: Final = 1e100
 """Of a larger one the square would be no number."""
 _NAME_MAX: Final = METRIC_NAME_MAX_CHARACTERS - max(len(LEVEL), len(MOVEMENT))
 
-_LAYOUT: Final = b"\x01"
+_LAYOUT: Final = b"\x02"
 
 
 class ValueFields(TypedDict):
@@ -60,7 +60,7 @@ class Taken(NamedTuple):
 
 
 class UnknownScorerError(ValueError):
-    """The bytes are no scorer state of a layout that this version knows."""
+    """The bytes are no scorer state of the layout and the model of this version."""
 
 
 class _Row(NamedTuple):
@@ -70,6 +70,7 @@ class _Row(NamedTuple):
 
 
 class _Packed(NamedTuple):
+    model: str
     seen_ms: int
     rows: list[_Row]
 
@@ -136,7 +137,7 @@ class DeviceScorer:
     def pack(self) -> bytes:
         """All that is to survive, as bytes."""
         rows = [_Row(name, self._newest_ms[name], scorer.state) for name, scorer in self._scorers.items()]
-        return _LAYOUT + _encoder.encode(_Packed(self.seen_ms, rows))
+        return _LAYOUT + _encoder.encode(_Packed(MODEL, self.seen_ms, rows))
 
     @classmethod
     def unpack(cls, packed: bytes, memory_of: MemoryOf) -> DeviceScorer:
@@ -144,9 +145,12 @@ class DeviceScorer:
         if packed[:1] != _LAYOUT:
             raise UnknownScorerError(f"scorer state of layout {packed[:1].hex() or 'none'}")
         try:
-            seen_ms, rows = _decoder.decode(packed[1:])
+            model, seen_ms, rows = _decoder.decode(packed[1:])
         except msgspec.DecodeError as error:
             raise UnknownScorerError(f"scorer state: {error}") from None
+        if model != MODEL:
+            # What one mathematics has learned means nothing to another, though the numbers may fit.
+            raise UnknownScorerError(f"scorer state of the model {model}, this is {MODEL}")
         scorer = cls(memory_of)
         scorer.seen_ms = seen_ms
         for name, newest_ms, state in rows:

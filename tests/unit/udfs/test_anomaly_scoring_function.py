@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from plantwire.domain.anomaly import device_scorer
 from plantwire.domain.anomaly.device_scorer import (
     FORGET_AFTER_MS,
     LEVEL,
@@ -151,8 +152,31 @@ def test_state_that_cannot_be_read_is_discarded_and_told() -> None:
     now_ms = time.time_ns() // 1_000_000
     assert flink.element(opened(flink), "press-1", body(1.0, now_ms)) == []
     assert flink.counts["states_discarded"] == 1
-    assert flink.values["press-1"][:1] == b"\x01"
+    assert flink.values["press-1"][:1] == b"\x02"
     assert len(flink.timers) == 1
+
+
+def test_another_model_learns_anew_and_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    assert len(rig.give(0.0)) == 1
+    monkeypatch.setattr(device_scorer, "MODEL", "tails/2")
+    rig.function = opened(rig.flink)
+    for n in range(WARM_UP):
+        assert rig.give(gaussian(1, n)) == []
+    assert rig.flink.counts["states_discarded"] == 1
+    (row,) = rig.give(0.0)
+    assert FRAME_CODEC.decode(row[1]).metrics[-1].text == "tails/2"
+    # From now on it is its own, and survives a restart.
+    rig.function = opened(rig.flink)
+    assert len(rig.give(0.0)) == 1
+    assert rig.flink.counts["states_discarded"] == 1
+
+
+def test_a_changed_memory_keeps_what_was_learned() -> None:
+    rig = Rig()
+    rig.function = opened(rig.flink, (ScoringEntry("press-*", "t*", 2 * DEFAULT_MEMORY),))
+    assert len(rig.give(0.0)) == 1
+    assert rig.flink.counts["states_discarded"] == 0
 
 
 def test_a_device_that_is_silent_for_a_week_is_forgotten() -> None:

@@ -154,12 +154,24 @@ def test_what_is_no_longer_scored_is_not_kept() -> None:
     assert again.pack() == only.pack()
 
 
-@pytest.mark.parametrize("packed", [b"", b"\x02", b"\x01", b"\x01\x93", b"\x01\x92\x00\x91\x01"])
+@pytest.mark.parametrize("packed", [b"", b"\x01", b"\x02", b"\x02\x94", b"\x02\x93\xa1t\x00\x91\x01"])
 def test_state_of_another_layout_is_told(packed: bytes) -> None:
     memory_of = EVERYTHING
     assert memory_of is not None
     with pytest.raises(UnknownScorerError):
         DeviceScorer.unpack(packed, memory_of)
+
+
+def test_what_another_model_has_learned_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_of = EVERYTHING
+    assert memory_of is not None
+    scorer = scorer_of("*")
+    warm(scorer, "t")
+    packed = scorer.pack()
+    monkeypatch.setattr(device_scorer, "MODEL", "tails/2")
+    with pytest.raises(UnknownScorerError, match=r"of the model tails/1, this is tails/2"):
+        DeviceScorer.unpack(packed, memory_of)
+    assert DeviceScorer.unpack(scorer.pack(), memory_of).seen_ms == scorer.seen_ms
 
 
 def test_state_is_bounded() -> None:
