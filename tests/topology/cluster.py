@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -104,6 +106,41 @@ class Cluster:
             return False
         tasks = found.get("tasks", {})
         return found.get("state") == "RUNNING" and tasks.get("running") == tasks.get("total") != 0
+
+    def checkpoint(self, job: str) -> None:
+        """A checkpoint of the job now, instead of within a minute."""
+        checkpoints = f"{self._of_job(job)}/checkpoints"
+        trigger = httpx.post(checkpoints, json={"checkpointType": "FULL"}).json()["request-id"]
+        self.until(
+            lambda: httpx.get(f"{checkpoints}/{trigger}").json()["status"]["id"] == "COMPLETED",
+            30,
+            f"a checkpoint of {job}",
+        )
+
+    def worker_of(self, job: str) -> TaskManager:
+        """The TaskManager that runs the job."""
+        url = self._of_job(job)
+        vertex = httpx.get(url).json()["vertices"][0]["id"]
+        (subtask,) = httpx.get(f"{url}/vertices/{vertex}").json()["subtasks"]
+        return next(worker for worker in self.task_managers if worker.name == subtask["taskmanager-id"])
+
+    def counters(self, job: str) -> Counter[str]:
+        """The job's own counters, summed over its operators. Flink reports them with some delay."""
+        url = self._of_job(job)
+        found: Counter[str] = Counter()
+        for vertex in httpx.get(url).json()["vertices"]:
+            metrics = f"{url}/vertices/{vertex['id']}/subtasks/metrics"
+            names = [entry["id"] for entry in httpx.get(metrics).json() if ".plantwire." in entry["id"]]
+            for start in range(0, len(names), 20):
+                some = ",".join(names[start : start + 20])
+                for entry in httpx.get(metrics, params={"get": some}).json():
+                    found[entry["id"].rpartition(".")[2]] += int(entry["sum"])
+        return found
+
+    def _of_job(self, job: str) -> str:
+        found = self.jobs.find(job)
+        assert isinstance(found, dict), f"{job}: {found}"
+        return f"{self.job_manager.url}/jobs/{found['jid']}"
 
     def publish_rules(self, *rules: AlarmRule) -> None:
         publish_rules(self.kafka.bootstrap, list(rules))
