@@ -50,9 +50,13 @@ class LiveValues:
             frame = FRAME_CODEC.decode_fields(body)
         except UndecodableError:
             # Detection reads the same frame and sends it to the dead-letter topic.
-            self._count_rejected.inc()
+            self.reject()
             return None
         return self.take_fields(frame, key, keeper, now_ms)
+
+    def reject(self) -> None:
+        """Count a record that is no frame."""
+        self._count_rejected.inc()
 
     def take_fields(
         self, frame: dict[str, Any], key: str | None, keeper: DeviceKeeper, now_ms: int

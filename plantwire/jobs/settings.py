@@ -6,15 +6,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from plantwire.platform.settings import SharedSettings
+from plantwire.platform.settings import LiveSettings
 
 
-class JobSettings(SharedSettings):
+class JobSettings(LiveSettings):
     """What a job takes along when it is submitted."""
 
-    live_interval_ms: int = Field(
-        1000, ge=50, le=60_000, description="At most one live telemetry message per device in this time."
-    )
     scoring_file: Path | None = Field(
         None, description="YAML file of the metrics that get anomaly scores; none do where unset."
     )

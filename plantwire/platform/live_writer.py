@@ -26,14 +26,15 @@ T = TypeVar("T")
 class RedisWriter:
     """A LiveState that waits for Redis, for a while."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, retry_for_s: float = RETRY_FOR_S) -> None:
+        self._retry_for_s = retry_for_s
         self._live_state = LiveState(
             redis.Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2, socket_keepalive=True)
         )
 
     def write(self, step: Callable[[LiveState], T]) -> T:
         """Run `step`, again and again while Redis is away; raises the last RedisError in the end."""
-        give_up_s = time.monotonic() + RETRY_FOR_S
+        give_up_s = time.monotonic() + self._retry_for_s
         while True:
             try:
                 return step(self._live_state)

@@ -48,3 +48,11 @@ class SharedSettings(BaseSettings):
                 "set it to 32 random bytes or more when a process is started by hand."
             )
         return self.token_secret.get_secret_value()
+
+
+class LiveSettings(SharedSettings):
+    """What the engines, Flink's jobs and the light one, have in common."""
+
+    live_interval_ms: int = Field(
+        1000, ge=50, le=60_000, description="At most one live telemetry message per device in this time."
+    )

@@ -1,0 +1,1 @@
+"""The rules, live values and live windows of a small site, without a Flink cluster."""
