@@ -22,8 +22,11 @@ SECOND: Final = "date_bin('1 second', time, timestamptz 'epoch')"
 MINUTE: Final = "date_bin('1 minute', bucket, timestamptz 'epoch')"
 TIER_1M: Final = "telemetry_1m"
 
+# COPY does not fill a table's pages in their order, so a plain scan may meet a later sample before an earlier
+# one of the same key. `place` is numbered as rows come in.
 STAGING: Final = """
 CREATE TEMPORARY TABLE incoming (
+    place     bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000),
     device_id text COLLATE "C" NOT NULL,
     metric    text COLLATE "C" NOT NULL,
     time      timestamptz NOT NULL,
@@ -54,7 +57,7 @@ stale AS (
 _STORE: Final = f"""
 WITH fresh AS (
     INSERT INTO device_telemetry (device_id, metric, time, number, text, quality)
-    SELECT device_id, metric, time, number, text, quality FROM incoming
+    SELECT device_id, metric, time, number, text, quality FROM incoming ORDER BY place
     ON CONFLICT DO NOTHING
     RETURNING device_id, metric, time, number, quality
 ),
@@ -98,7 +101,7 @@ SET avg = excluded.avg, min = excluded.min, max = excluded.max, sum = excluded.s
 
 STORE_EXPIRED: Final = """
 INSERT INTO telemetry_expired (device_id, metric, time, number, text, quality)
-SELECT device_id, metric, time, number, text, quality FROM incoming
+SELECT device_id, metric, time, number, text, quality FROM incoming ORDER BY place
 ON CONFLICT DO NOTHING
 """
 

@@ -53,6 +53,21 @@ def test_the_tiers_equal_a_computation_in_python_and_a_replay_changes_nothing(
     tables.close()
 
 
+def test_in_a_large_batch_too_the_first_of_two_samples_stays(telemetry_database: str) -> None:
+    """Pages of the staging table do not lie in the order in which they were filled."""
+    settings = keeping_for_ever(telemetry_database)
+    first = [
+        frame("press-1", CHANGE_OF_CLOCKS_MS + n, Metric("a" * (n * n % 97 + 1), 1.0)) for n in range(20_000)
+    ]
+    again = [frame("press-1", one.event_time_ms, Metric(one.metrics[0].name, 2.0)) for one in first]
+    mixed = [one for n in range(0, 20_000, 10) for of in (first, again) for one in of[n : n + 10]]
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        write_all(tables, [record(one) for one in mixed], len(mixed))
+        assert {row[3] for row in read_raw(connection)} == {1.0}
+    tables.close()
+
+
 def test_a_late_sample_is_in_every_tier_afterwards(telemetry_database: str) -> None:
     settings = keeping_for_ever(telemetry_database)
     at_ms = CHANGE_OF_CLOCKS_MS + 12 * HOUR_MS
