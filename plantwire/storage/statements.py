@@ -40,7 +40,9 @@ CREATE TEMPORARY TABLE reopened (
     bucket    timestamptz NOT NULL
 ) ON COMMIT DELETE ROWS
 """
-COPY: Final = "COPY incoming (device_id, metric, time, number, text, quality) FROM STDIN (FORMAT binary)"
+_COPY: Final = "COPY {table} (device_id, metric, time, number, text, quality) FROM STDIN (FORMAT binary)"
+COPY: Final = _COPY.format(table="incoming")
+COPY_DIRECT: Final = _COPY.format(table="device_telemetry")
 # Others with frames of the same partition wait here. Two processes have one partition only while Kafka moves
 # it from the one to the other; then the second must see what the first wrote before it sums up a second.
 LOCK_PARTITIONS: Final = "SELECT count(pg_advisory_xact_lock(1886152052, p)) FROM unnest(%s::int[]) AS p"
@@ -52,19 +54,21 @@ stale AS (
     GROUP BY device_id, {MINUTE}
 ),"""  # noqa: S608 - no value from outside is in it
 
-# A second without a row has no good samples but those that came now, and so its row is made from them; for
-# the others all samples of the second have to be read.
-_STORE: Final = f"""
-WITH fresh AS (
+_FRESH: Final = """
+fresh AS (
     INSERT INTO device_telemetry (device_id, metric, time, number, text, quality)
     SELECT device_id, metric, time, number, text, quality FROM incoming ORDER BY place
     ON CONFLICT DO NOTHING
     RETURNING device_id, metric, time, number, quality
-),
+),"""
+# A second without a row has no good samples but those that came now, and so its row is made from them; for
+# the others all samples of the second have to be read.
+_STORE: Final = f"""
+WITH {{fresh}}
 seconds AS MATERIALIZED (
     SELECT device_id, metric, {SECOND} AS bucket, min(number) AS min, max(number) AS max,
            sum(number ORDER BY time) AS sum, count(*) AS count
-    FROM fresh WHERE {GOOD}
+    FROM {{source}} WHERE {GOOD}
     GROUP BY device_id, metric, {SECOND}
 ),{{mark_stale}}
 whole AS (
@@ -80,7 +84,7 @@ again AS (
     SELECT device_id, metric, bucket FROM whole
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM fresh), (SELECT count(*) FROM whole), (SELECT count(*) FROM again)
+SELECT (SELECT count(*) FROM {{source}}), (SELECT count(*) FROM whole), (SELECT count(*) FROM again)
 """  # noqa: S608 - no value from outside is in it
 
 REOPEN: Final = f"""
@@ -106,11 +110,13 @@ ON CONFLICT DO NOTHING
 """
 
 
-def store(variant: Variant) -> str:
+def store(variant: Variant, *, checked: bool) -> str:
     """Incoming → raw samples, new rows of the 1 s tier, and `reopened` for `REOPEN`.
 
+    Where it is not `checked`, the raw samples are there already, by `COPY_DIRECT`.
     Answers (samples stored, seconds made, seconds reopened).
     """
     # TimescaleDB notes by itself what its aggregates have to compute anew.
     mark = _MARK_STALE if variant is Variant.POSTGRESQL else ""
-    return _STORE.format(mark_stale=mark)
+    fresh, source = (_FRESH, "fresh") if checked else ("", "incoming")
+    return _STORE.format(fresh=fresh, source=source, mark_stale=mark)

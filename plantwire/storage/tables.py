@@ -4,6 +4,10 @@ In: islands of rows. Out: rows in `device_telemetry` and `telemetry_1s`, or in `
 Guarantees: after `write` returns, the rows are durable; it may be repeated after any failure, also one that
 leaves open whether the transaction was committed. Of two samples with the same key the one written first
 stays.
+
+Nearly always every sample is new. So an island is first copied straight into the table, which takes a third
+of the time that asking for each row takes. Where the table has one of its samples already, it refuses: the
+island is written again row by row, and so are the next ones, until one has nothing old in it.
 Not here: when to try again (`ingest`), the tiers above (`rollups`, TimescaleDB).
 """
 
@@ -17,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from plantwire.storage import statements
-from plantwire.storage.batch import Island
+from plantwire.storage.batch import Island, Piece
 from plantwire.storage.migration import Connection, SchemaError, Variant, migrate, require_current
 from plantwire.storage.policies import apply_policies
 from plantwire.storage.rows import HEADER, TRAILER
@@ -62,7 +66,8 @@ class TelemetryTables:
         self._settings = settings
         self._connect = connect or open_connection
         self._connection: Connection | None = None
-        self._store = ""
+        self._store = self._store_checked = ""
+        self._direct = True
 
     def ready(self) -> None:
         """Connect where there is no connection, and ask for an answer; raises DatabaseAwayError."""
@@ -74,7 +79,17 @@ class TelemetryTables:
 
     def write(self, island: Island, partitions: Sequence[int]) -> Stored:
         """One transaction with its raw samples and seconds; raises DatabaseAwayError, RefusedError."""
-        return self._in_transaction(lambda connection: self._write(connection, island, sorted(partitions)))
+        in_order = sorted(partitions)
+        if self._direct:
+            try:
+                return self._in_transaction(
+                    lambda connection: self._write_direct(connection, island, in_order)
+                )
+            except psycopg.errors.UniqueViolation:
+                pass  # the transaction is undone
+        stored = self._in_transaction(lambda connection: self._write_checked(connection, island, in_order))
+        self._direct = stored.samples == island.samples
+        return stored
 
     def write_expired(self, island: Island) -> int:
         """Rows too old for the tiers; how many were new. Raises DatabaseAwayError, RefusedError."""
@@ -99,7 +114,8 @@ class TelemetryTables:
             except BaseException:
                 connection.close()
                 raise
-            self._store = statements.store(variant)
+            self._store = statements.store(variant, checked=False)
+            self._store_checked = statements.store(variant, checked=True)
             self._connection = connection
         return self._connection
 
@@ -108,6 +124,8 @@ class TelemetryTables:
             connection = self._connected()
             with connection.transaction():
                 return work(connection)
+        except psycopg.errors.UniqueViolation:
+            raise
         except REFUSED_FOR_GOOD as error:
             raise RefusedError(describe(error)) from error
         except psycopg.errors.QueryCanceled as error:
@@ -117,19 +135,19 @@ class TelemetryTables:
             self.close()
             raise DatabaseAwayError(describe(error)) from error
 
-    def _write(self, connection: Connection, island: Island, partitions: list[int]) -> Stored:
+    def _write_direct(self, connection: Connection, island: Island, partitions: list[int]) -> Stored:
         connection.execute(statements.LOCK_PARTITIONS, (partitions,))
-        _copy(connection, island)
-        answer = connection.execute(self._store.encode()).fetchone()
-        stored = Stored(*answer) if answer is not None else Stored(0, 0, 0)
-        if stored.seconds_reopened:
-            earliest = _EPOCH + timedelta(minutes=island.first_minute)
-            latest = _EPOCH + timedelta(minutes=island.last_minute + 1)
-            reopen = sql.SQL(statements.REOPEN).format(
-                earliest=sql.Literal(earliest), latest=sql.Literal(latest)
-            )
-            connection.execute(reopen, prepare=False)
-        return stored
+        # Rows of one device, one after the other, find their place in the index in the cache. Their order is
+        # free: had two the same key, the table would not take them.
+        pieces = sorted(island.pieces, key=_device)
+        _copy(connection, statements.COPY_DIRECT, pieces)
+        _copy(connection, statements.COPY, pieces)
+        return _sum_up(connection, self._store, island)
+
+    def _write_checked(self, connection: Connection, island: Island, partitions: list[int]) -> Stored:
+        connection.execute(statements.LOCK_PARTITIONS, (partitions,))
+        _copy(connection, statements.COPY, island.pieces)
+        return _sum_up(connection, self._store_checked, island)
 
 
 def open_connection(settings: StorageSettings, name: str) -> Connection:
@@ -166,19 +184,34 @@ def describe(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _sum_up(connection: Connection, store: str, island: Island) -> Stored:
+    answer = connection.execute(store.encode()).fetchone()
+    stored = Stored(*answer) if answer is not None else Stored(0, 0, 0)
+    if stored.seconds_reopened:
+        earliest = _EPOCH + timedelta(minutes=island.first_minute)
+        latest = _EPOCH + timedelta(minutes=island.last_minute + 1)
+        reopen = sql.SQL(statements.REOPEN).format(earliest=sql.Literal(earliest), latest=sql.Literal(latest))
+        connection.execute(reopen, prepare=False)
+    return stored
+
+
 def _write_expired(connection: Connection, island: Island) -> Stored:
-    _copy(connection, island)
+    _copy(connection, statements.COPY, island.pieces)
     return Stored(connection.execute(statements.STORE_EXPIRED.encode()).rowcount, 0, 0)
 
 
-def _copy(connection: Connection, island: Island) -> None:
-    with connection.cursor().copy(statements.COPY) as copy:
+def _copy(connection: Connection, statement: str, pieces: Sequence[Piece]) -> None:
+    with connection.cursor().copy(statement) as copy:
         chunk = [HEADER]
         size = len(HEADER)
-        for piece in island.pieces:
+        for piece in pieces:
             chunk.append(piece.rows)
             size += len(piece.rows)
             if size >= COPY_CHUNK_BYTES:
                 copy.write(b"".join(chunk))
                 chunk, size = [], 0
         copy.write(b"".join([*chunk, TRAILER]))
+
+
+def _device(piece: Piece) -> bytes:
+    return piece.record.key or b""

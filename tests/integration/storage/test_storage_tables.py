@@ -142,6 +142,40 @@ def test_two_writers_with_samples_of_the_same_second(telemetry_database: str) ->
         tables.close()
 
 
+def test_what_is_there_already_is_found_and_afterwards_rows_are_copied_unasked_again(
+    telemetry_database: str,
+) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    at_ms = CHANGE_OF_CLOCKS_MS
+    frames = [
+        frame(f"press-{n % 3}", at_ms + n * 10, Metric("a", 0.1 * n), Metric("b", text="x"))
+        for n in range(400)
+    ]
+    records = [record(one, offset) for offset, one in enumerate(frames)]
+    other = record(frame("press-1", at_ms + 10, Metric("a", 99.0)))
+    tables = TelemetryTables(settings)
+
+    def unasked(*written: Record) -> bool:
+        write_all(tables, written, 1000)
+        return tables._direct
+
+    with connect(settings) as connection:
+        assert unasked(*records[:100])
+        assert not unasked(*records[90:200])
+        assert unasked(*records[200:300])
+        assert not unasked(records[300], other, records[301])
+        assert not unasked(*records[300:302])
+        # Twice in one batch: the first stays.
+        assert not unasked(
+            *records[302:350], record(frame("press-2", at_ms + 3020, Metric("a", 98.0))), *records
+        )
+        settle_tiers(connection, settings)
+        raw, found = read_raw(connection), read_tiers(connection)
+        assert len(raw) == 2 * len(frames)
+        assert found == tiers(samples_of(frames))
+    tables.close()
+
+
 def test_a_connection_that_was_cut_is_made_again(telemetry_database: str) -> None:
     settings = keeping_for_ever(telemetry_database)
     tables = TelemetryTables(settings)
