@@ -3,8 +3,9 @@
 In: a source of records, the tables, the dead-letter topic. Out: rows; offsets committed after them.
 Guarantees: a record is settled only when all its samples are durable, or it is a dead letter that Kafka has
 acknowledged. While the database or Kafka is away nothing is fetched and nothing is lost: the batch in hand is
-tried again, at growing intervals, until it is through or the process is told to stop. At most one batch is in
-memory.
+tried again, at growing intervals, until it is through or the process is told to stop. Batches are written one
+after the other, in the order in which they were read. At most two are in memory: while the database works on
+one, on a thread of its own, the next is gathered.
 Not here: what is in a record (`reading`), how rows are written (`tables`).
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
@@ -29,6 +31,8 @@ from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, To
 
 DATABASE: Final = "database"
 REASON_REFUSED: Final = "refused-by-the-database"
+TAKE_S: Final = 0.01
+"""How long to wait for further records while the database works on the batch before."""
 
 log = structlog.get_logger()
 
@@ -53,8 +57,19 @@ class Letters(Protocol):
         """Raises DeadLetterError."""
 
 
+class _Work:
+    """A batch, and what of it is left to write."""
+
+    def __init__(self, records: list[Record], batch: Batch) -> None:
+        self.records = records
+        self.batch = batch
+        self.islands = batch.islands()
+        self.expired = batch.expired()
+        self.failures = 0
+
+
 class Ingest:
-    """`run` it on a thread of its own until `stopping` is set."""
+    """`run` it on a thread of its own until `stopping` is set. `executor` has the thread that writes."""
 
     def __init__(
         self,
@@ -66,6 +81,7 @@ class Ingest:
         health: Health,
         stopping: threading.Event,
         clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -74,62 +90,84 @@ class Ingest:
         self._metrics = metrics
         self._stopping = stopping
         self._clock = clock
+        self._executor = executor
         up = {DATABASE: metrics.database_up, KAFKA: metrics.kafka_up}
         self._supply = Supply(source, health, up, metrics.lag, stopping, clock)
         self._reader = RecordReader()
         self._written_s = -IDLE_PING_S
+        self._writing: tuple[_Work, Future[Exception | None]] | None = None
 
     def run(self) -> None:
         """Store what comes until `stopping`; raises SourceError."""
-        while not self._stopping.is_set():
-            records, batch = self._gather()
-            self._supply.look()
-            if records:
-                if self._persist(batch):
-                    self._source.settle(records)
-                    self._count(batch)
-            elif self._clock() - self._written_s >= IDLE_PING_S:
-                self._persist(batch)  # nothing to write; the database is asked whether it is there
+        with self._executor or ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
+            while not self._stopping.is_set():
+                work = self._gather()
+                self._supply.look()
+                if not self._finish(executor):
+                    return
+                # With nothing to write the database is asked whether it is there, now and then.
+                if work.records or self._clock() - self._written_s >= IDLE_PING_S:
+                    self._writing = work, executor.submit(self._attempt, work)
+            self._finish(executor)
 
-    def _gather(self) -> tuple[list[Record], Batch]:
+    def _gather(self) -> _Work:
         batch, records = Batch(), []
         deadline_s = self._clock() + self._settings.storage_batch_ms / 1000
         while not self._stopping.is_set():
-            some = self._source.take(max(0.0, deadline_s - self._clock()))
+            left_s = deadline_s - self._clock()
+            some = self._source.take(left_s if left_s > 0 else TAKE_S if self._busy() else 0.0)
             records += some
             self._reader.read(some, horizon_ms(self._settings, _now_ms()), batch)
-            if batch.samples >= self._settings.storage_batch_samples or self._clock() >= deadline_s:
+            full = batch.samples >= self._settings.storage_batch_samples
+            if full or (self._clock() >= deadline_s and not self._busy()):
                 break
-        return records, batch
+        return _Work(records, batch)
 
-    def _persist(self, batch: Batch) -> bool:
-        """Whether it is through; False only when told to stop."""
-        islands, expired = batch.islands(), batch.expired()
-        failures = 0
-        while True:
-            try:
-                if not islands and expired is None:
-                    self._tables.ready()
-                while islands:
-                    self._write(islands, batch)
-                if expired is not None:
-                    self._write_expired(expired, batch)
-                    expired = None
-                self._supply.report(DATABASE, None)
-                self._letters.send(batch.refused, _now_ms())
-            except DatabaseAwayError as error:
-                self._supply.report(DATABASE, str(error))
-                self._metrics.failures.labels(DATABASE).inc()
-            except DeadLetterError as error:
-                self._supply.report(KAFKA, str(error))
-                self._metrics.failures.labels("dead-letters").inc()
-            else:
+    def _busy(self) -> bool:
+        return self._writing is not None and not self._writing[1].done()
+
+    def _finish(self, executor: Executor) -> bool:
+        """Whether what was being written is through; False only when told to stop."""
+        while self._writing is not None:
+            work, attempt = self._writing
+            error = attempt.result()
+            self._supply.report(DATABASE, str(error) if isinstance(error, DatabaseAwayError) else None)
+            if error is None:
+                self._writing = None
                 self._written_s = self._clock()
                 self._source.resume()
+                if work.records:
+                    self._source.settle(work.records)
+                    self._count(work.batch)
                 return True
-            failures += 1
-            if not self._supply.wait(failures, self._settings.storage_retry_max_s):
+            if isinstance(error, DeadLetterError):
+                self._supply.report(KAFKA, str(error))
+            self._metrics.failures.labels(
+                DATABASE if isinstance(error, DatabaseAwayError) else "dead-letters"
+            ).inc()
+            work.failures += 1
+            if not self._supply.wait(work.failures, self._settings.storage_retry_max_s):
                 return False
+            self._writing = work, executor.submit(self._attempt, work)
+        return True
+
+    def _attempt(self, work: _Work) -> Exception | None:
+        """Write what is left of a batch; what stood in the way, None when it is through."""
+        batch = work.batch
+        try:
+            if not work.islands and work.expired is None:
+                self._tables.ready()
+            while work.islands:
+                self._write(work.islands, batch)
+            if work.expired is not None:
+                self._write_expired(work.expired, batch)
+                work.expired = None
+            self._letters.send(batch.refused, _now_ms())
+        except (DatabaseAwayError, DeadLetterError) as error:
+            return error
+        if batch.oldest_received_ms is not None:
+            self._metrics.age_s.observe(max(0.0, (_now_ms() - batch.oldest_received_ms) / 1000))
+        return None
 
     def _write(self, islands: list[Island], batch: Batch) -> None:
         """The last island; one that is through, or divided, is off the list. Of two halves the first one
@@ -186,8 +224,6 @@ class Ingest:
             self._metrics.refused_samples.labels(reason).inc(count)
         for reason, count in batch.left_out.items():
             self._metrics.left_out.labels(reason).inc(count)
-        if batch.oldest_received_ms is not None:
-            self._metrics.age_s.observe(max(0.0, (_now_ms() - batch.oldest_received_ms) / 1000))
 
 
 def _now_ms() -> int:

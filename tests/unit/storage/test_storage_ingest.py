@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,15 @@ from tests.telemetry_truth import frame, record
 NOW_MS = 1_790_000_000_000
 
 
+class AtOnce(Executor):
+    """Writes before the next record is taken."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 class World:
     """Source, tables and dead letters in one, with what happened to them in order."""
 
@@ -31,6 +42,7 @@ class World:
         self.metrics = StorageMetrics()
         self.health = Health((DATABASE, KAFKA))
         self.batches = list(batches)
+        self.records = sum(map(len, batches))
         self.happened: list[str] = []
         self.written: list[int] = []
         self.settled: list[int] = []
@@ -41,13 +53,16 @@ class World:
         self.pieces_max = 1000
         self.now_s = 0.0
         self.on_wait: Callable[[], None] = lambda: None
+        self.on_write: Callable[[], None] = lambda: None
 
-    def run(self) -> None:
-        settings = StorageSettings(storage_keep_1s_days=0, storage_keep_1m_days=0, storage_keep_1h_days=0,
-                                   storage_keep_raw_days=0, storage_batch_ms=1)  # fmt: skip
+    def run(self, executor: Executor | None = None, samples: int = 50_000) -> None:
+        tiers = ("raw", "1s", "1m", "1h")
+        for_ever: dict[str, Any] = {f"storage_keep_{tier}_days": 0 for tier in tiers}
+        settings = StorageSettings(storage_batch_ms=1, storage_batch_samples=samples, **for_ever)
         Ingest(
-            settings, self, self, self, self.metrics, self.health, self.stopping, clock=lambda: self.now_s
-        ).run()
+            settings, self, self, self, self.metrics, self.health, self.stopping,
+            clock=lambda: self.now_s, executor=executor or AtOnce(),
+        ).run()  # fmt: skip
 
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"plantwire_storage_{name}", labels) or 0.0
@@ -56,7 +71,8 @@ class World:
     def take(self, timeout_s: float) -> list[Record]:
         self.now_s += timeout_s
         if not self.batches:
-            self.stopping.set()
+            if len(self.settled) == self.records and not self.database_fails and not self.letters_fail:
+                self.stopping.set()
             return []
         return self.batches.pop(0)
 
@@ -82,6 +98,7 @@ class World:
         self._touch()
 
     def write(self, island: Island, partitions: list[int]) -> Stored:
+        self.on_write()
         self._touch()
         offsets = [piece.record.offset for piece in island.pieces]
         if len(offsets) > self.pieces_max:
@@ -173,8 +190,59 @@ def test_records_wait_for_their_dead_letters() -> None:
 
 
 def test_without_records_the_database_is_asked_whether_it_is_there() -> None:
-    world = World([])
+    world = World([], [])
     world.database_fails = 1
     world.run()
     assert world.happened == ["paused", "resumed"]
     assert world.value("failures_total", what="database") == 1
+
+
+class Working(Future[Any]):
+    """Work that goes on until somebody waits for it, or has asked often enough."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self._work = work
+        self._asked = 0
+
+    def done(self) -> bool:
+        self._asked += 1
+        if self._asked == 50:
+            self.set_result(self._work())
+        return super().done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not super().done():
+            self.set_result(self._work())
+        return super().result(timeout)
+
+
+class UntilWaitedFor(Executor):
+    """A database that is always at work while records are taken."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return Working(lambda: fn(*args, **kwargs))
+
+
+def test_the_next_batch_is_gathered_while_the_database_works_on_one() -> None:
+    world = World(*(records(n) for n in range(5)))
+    world.run(UntilWaitedFor())
+    assert world.written == world.settled == list(range(5))
+    assert world.happened == ["written", "resumed", "settled"] * 2
+
+
+def test_while_the_database_works_no_more_than_one_batch_is_gathered() -> None:
+    world = World(*(records(n, n + 100) for n in range(4)))
+    left: list[int] = []
+    world.on_write = lambda: left.append(len(world.batches))
+    world.run(UntilWaitedFor(), samples=2)
+    assert left == [2, 1, 0, 0]
+    assert world.written == world.settled == [0, 100, 1, 101, 2, 102, 3, 103]
+
+
+def test_a_batch_that_fails_goes_before_the_one_gathered_meanwhile() -> None:
+    world = World(*(records(n) for n in range(5)))
+    world.database_fails = 2
+    world.run(UntilWaitedFor())
+    assert world.happened == ["paused", "paused"] + ["written", "resumed", "settled"] * 2
+    assert world.written == world.settled == list(range(5))
