@@ -21,8 +21,8 @@ class LightSettings(LiveSettings):
         description="Folder of the light engine's state, a file for each of its processes.",
     )
     light_host: str = Field("127.0.0.1", description="Address of /healthz, /readyz and /metrics.")
-    light_detection_port: int = Field(8083, ge=0, le=65535, description="Port of the detection's; 0: any.")
-    light_live_port: int = Field(8084, ge=0, le=65535, description="Port of the live picture's; 0: any.")
+    light_detection_port: int = Field(8084, ge=0, le=65535, description="Port of the detection's; 0: any.")
+    light_live_port: int = Field(8085, ge=0, le=65535, description="Port of the live picture's; 0: any.")
     light_group: str | None = Field(
         None,
         min_length=1,

@@ -23,7 +23,7 @@ from plantwire.stack.servers.kafka import Kafka
 from plantwire.stack.servers.mqtt import Mqtt
 from plantwire.stack.servers.postgres import Postgres
 from plantwire.stack.servers.redis import Redis
-from plantwire.stack.settings import PROJECT, StackSettings
+from plantwire.stack.settings import LIGHT, PROJECT, StackSettings
 
 JOBS = ("alarm-detection", "live-state")
 SCORING_JOB = "anomaly-scoring"
@@ -68,7 +68,7 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
         ),
     )
     told = _told(settings, secrets)
-    flink, workers, jobs = _flink(settings, told)
+    flink, engine = _light(settings, told) if settings.engine == LIGHT else _flink(settings, told)
     gateway = Service(
         "gateway",
         "plantwire.gateway",
@@ -106,15 +106,14 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
             logs / "influx.log",
         )
         parts.append((influx, frozenset({"topics"})))
-    # The jobs take the rules along when they are submitted, and a slot each.
-    job_needs = frozenset({"rules", redis.name, flink[0].name, *workers[: len(jobs)]})
-    parts += [(job, job_needs) for job in jobs]
+    # Both engines take up the rules when they start.
+    parts += [(part, needs | {"rules", redis.name}) for part, needs in engine]
     if simulator:
         variables = grant(
             told, "PLANTWIRE_TOKEN_SECRET", "PLANTWIRE_TOKEN", "PLANTWIRE_MQTT", "PLANTWIRE_MQTT_PASSWORD"
         )
         device = Simulator(variables, logs / "simulator.log")
-        parts.append((device, frozenset({"gateway", *(job.name for job in jobs)})))
+        parts.append((device, frozenset({"gateway", *(part.name for part, _ in engine)})))
     return parts
 
 
@@ -162,8 +161,22 @@ def _shown(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part], list[str], list[Job]]:
-    """The cluster's parts (the one to ask first), the names of its TaskManagers, and the jobs."""
+def _light(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part], Assembly]:
+    """No servers, and the light engine's processes, by the names of the jobs whose work they do."""
+    ports = (settings.light_detection_port, settings.light_live_port)
+    variables = grant(told, "PLANTWIRE_REDIS")
+    processes: Assembly = [
+        (
+            Service(name, "plantwire.light", port, variables, settings.home / "logs" / f"{name}.log", [name]),
+            frozenset(),
+        )
+        for name, port in zip(JOBS, ports, strict=True)
+    ]
+    return [], processes
+
+
+def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part], Assembly]:
+    """The cluster's parts, and the jobs, with what of it each needs."""
     logs = settings.home / "logs"
     addresses = settings.addresses()
     installation = flink_installation(settings)
@@ -192,7 +205,9 @@ def _flink(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part]
         )
         for name in names
     ]
-    return parts, workers, jobs
+    # A slot each.
+    cluster = frozenset({parts[0].name, *workers[: len(jobs)]})
+    return parts, [(job, cluster) for job in jobs]
 
 
 class ExternalFlink(ExternalServer):

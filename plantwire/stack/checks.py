@@ -21,7 +21,7 @@ import psutil
 from plantwire.stack import java
 from plantwire.stack.errors import StackError
 from plantwire.stack.ports import is_free
-from plantwire.stack.settings import StackSettings
+from plantwire.stack.settings import LIGHT, StackSettings
 
 GIB = 1024**3
 DISK_MIN_BYTES = 2 * GIB
@@ -42,7 +42,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 def require_startable(settings: StackSettings) -> None:
     """Raise StackError for the first thing that keeps the stack from starting."""
-    if not (settings.is_external("kafka") and settings.is_external("flink")):
+    if settings.engine == LIGHT and settings.scoring_file is not None:
+        raise StackError(
+            "Anomaly scores need Flink: start with --engine flink, or unset "
+            "PLANTWIRE_SCORING_FILE"
+        )
+    runs_flink = settings.engine != LIGHT and not settings.is_external("flink")
+    if runs_flink or not settings.is_external("kafka"):
         java.java_executable()
         if not java.cache_directory().is_dir() and shutil.which("mvn") is None:
             raise StackError(_maven(settings).advice)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+from enum import StrEnum
 from types import FrameType
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from rich.console import Console
 from plantwire.distribution.settings import DistributionSettings
 from plantwire.gateway.settings import GatewaySettings
 from plantwire.jobs.settings import JobSettings
+from plantwire.light.settings import LightSettings
 from plantwire.platform.tokens import EVERY_DEVICE, Role, TokenAuthority
 from plantwire.schemas.identifiers import is_device_id
 from plantwire.simulator.cli import simulate
@@ -34,7 +36,7 @@ from plantwire.stack.errors import StackError
 from plantwire.stack.ledger_cli import ledger
 from plantwire.stack.progress import Progress
 from plantwire.stack.secret import token_secret
-from plantwire.stack.settings import Addresses, StackSettings, load_settings
+from plantwire.stack.settings import LIGHT, Addresses, StackSettings, load_settings
 from plantwire.stack.snapshot import Snapshot
 from plantwire.stack.status import examine, settings_of
 from plantwire.storage.influx_settings import InfluxSettings
@@ -42,8 +44,27 @@ from plantwire.storage.settings import StorageSettings
 
 DASHBOARD_TOKEN_LIFETIME_S = 12 * 3600
 STATUS_POLL_INTERVAL_S = 0.5
-DATA_FOLDERS = ("kafka", "redis", "postgres", "postgres.new", "mqtt", "gateway", "flink", "logs", "run")
+DATA_FOLDERS = (
+    "kafka",
+    "redis",
+    "postgres",
+    "postgres.new",
+    "mqtt",
+    "gateway",
+    "flink",
+    "light",
+    "logs",
+    "run",
+)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Engine(StrEnum):
+    """What makes alarms and live values of frames."""
+
+    FLINK = "flink"
+    LIGHT = LIGHT
+
 
 app = typer.Typer(
     help="Plantwire: telemetry and alarms of a plant, on Flink, Kafka, PostgreSQL and Redis.",
@@ -76,12 +97,18 @@ def up(
     no_simulator: Annotated[
         bool, typer.Option("--no-simulator", help="Without the simulated plant: your own devices only.")
     ] = False,
+    engine: Annotated[
+        Engine | None,
+        typer.Option("--engine", help="flink, or light: without a Flink cluster, for small sites."),
+    ] = None,
 ) -> None:
     """Start everything and keep it running; Ctrl-C stops it.
 
     Servers that a setting names (PLANTWIRE_KAFKA, PLANTWIRE_REDIS, PLANTWIRE_DATABASE, PLANTWIRE_MQTT,
     PLANTWIRE_FLINK) are used instead of embedded ones. A second `up` changes nothing.
     """
+    if engine is not None:
+        os.environ["PLANTWIRE_ENGINE"] = engine.value  # for the supervisor too, which reads it there
     settings = load_settings()
     if (snapshot := launcher.running(settings)) is not None:
         _print_ready(settings, snapshot, f"Plantwire is already running ({snapshot.phase})")
@@ -227,6 +254,7 @@ def config() -> None:
         ("Storage", StorageSettings()),
         ("InfluxDB", InfluxSettings()),
         ("Jobs", JobSettings()),
+        ("Light engine", LightSettings()),
     )
     presentation.print_settings(Console(), groups)
 
@@ -237,7 +265,14 @@ def _print_ready(settings: StackSettings, snapshot: Snapshot, headline: str) -> 
     issued = _issue(
         settings, "dashboard", Role.OPERATOR, [EVERY_DEVICE], DASHBOARD_TOKEN_LIFETIME_S, create=False
     )
-    presentation.print_ready(_console, addresses, issued, str(settings.home), headline=headline)
+    presentation.print_ready(
+        _console,
+        addresses,
+        issued,
+        str(settings.home),
+        headline=headline,
+        has_flink=actual.engine != LIGHT,
+    )
 
 
 def _issue(

@@ -170,20 +170,29 @@ class Rules(Fixture):
 
 
 class Service(ServerProcess):
-    """A process of the project with `/readyz`: the gateway, the distribution."""
+    """A process of the project with `/readyz`: the gateway, the distribution. `words` go on its command
+    line.
+    """
 
     stop_timeout_s = 15.0
 
     def __init__(
-        self, name: str, module: str, port: int, variables: Mapping[str, str], log_file: Path
+        self,
+        name: str,
+        module: str,
+        port: int,
+        variables: Mapping[str, str],
+        log_file: Path,
+        words: Sequence[str] = (),
     ) -> None:
         super().__init__(name, port, log_file)
         self.url = f"http://127.0.0.1:{port}"
         self._module = module
+        self._words = tuple(words)
         self._variables = dict(variables)
 
     def command(self) -> Sequence[str]:
-        return [sys.executable, "-m", self._module]
+        return [sys.executable, "-m", self._module, *self._words]
 
     def environment(self) -> Mapping[str, str]:
         return self._variables

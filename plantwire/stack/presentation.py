@@ -65,12 +65,14 @@ def print_settings(console: Console, groups: Iterable[tuple[str, BaseSettings]])
             console.print(f"      {escape(field.description or '')}", style="dim", soft_wrap=True)
 
 
-def print_ready(console: Console, addresses: Addresses, token: str, home: str, *, headline: str) -> None:
+def print_ready(
+    console: Console, addresses: Addresses, token: str, home: str, *, headline: str, has_flink: bool
+) -> None:
     """Where everything is, with a dashboard address that is signed in already."""
     console.print(f"[bold green]{escape(headline)}[/]")
     rows = {
         "Dashboard": f"{addresses.dashboard}/#token={token}",
-        "Flink": addresses.redacted()["flink"],
+        **({"Flink": addresses.redacted()["flink"]} if has_flink else {}),
         "Gateway": addresses.gateway,
         "Logs": f"{home}/logs",
         "Token": "plantwire token --user NAME --devices '*'   (the one above ends in 12 hours)",

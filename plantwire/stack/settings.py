@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 from pydantic import Field, SecretStr, ValidationError
@@ -19,6 +20,7 @@ from plantwire.platform.settings import SharedSettings, default_home
 from plantwire.stack.errors import StackError
 from plantwire.stack.ports import LOOPBACK
 
+LIGHT: Final = "light"
 PROJECT = Path(__file__).resolve().parents[2]
 # As libpq and Redis take it: ?password=x, or `host=h password='x y'` without a URL.
 PASSWORD_BY_NAME = re.compile(r"((?:\b|_|ssl)password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&#]*)", re.IGNORECASE)
@@ -57,6 +59,15 @@ class StackSettings(SharedSettings):
     )
     flink_spare_task_managers: int = Field(
         1, ge=0, le=8, description="TaskManagers that wait to replace one that dies, beside one per job."
+    )
+    engine: Literal["flink", "light"] = Field(
+        "flink", description="What makes alarms and live values of frames: Flink, or the light engine."
+    )
+    light_detection_port: int = Field(
+        8084, ge=1, le=65535, description="Port of the light engine's detection: health and metrics."
+    )
+    light_live_port: int = Field(
+        8085, ge=1, le=65535, description="Port of the light engine's live picture: health and metrics."
     )
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port of the gateway's HTTP interface.")
     distribution_port: int = Field(
@@ -115,11 +126,13 @@ class StackSettings(SharedSettings):
         for server, settings in {
             "kafka": ("kafka_port", "kafka_controller_port"),
             "redis": ("redis_port",),
+        if self.engine == LIGHT:
+            wanted |= {"light_detection_port": "alarm-detection", "light_live_port": "live-state"}
             "database": ("database_port",),
             "mqtt": ("mqtt_port",),
             "flink": ("flink_port", "flink_rpc_port"),
         }.items():
-            if not self.is_external(server):
+            if not self.is_external(server) and not (server == "flink" and self.engine == LIGHT):
                 wanted |= dict.fromkeys(settings, server)
         return {setting: (part, int(getattr(self, setting))) for setting, part in wanted.items()}
 
@@ -141,6 +154,8 @@ class StackSettings(SharedSettings):
             "PLANTWIRE_INFLUX_STATUS_PORT": str(self.influx_status_port),
         }
 
+            "PLANTWIRE_LIGHT_DETECTION_PORT": str(self.light_detection_port),
+            "PLANTWIRE_LIGHT_LIVE_PORT": str(self.light_live_port),
 
 class RecordedSettings(StackSettings):
     """The settings of a stack that runs already: from its record, never from this process's environment."""

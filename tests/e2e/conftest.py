@@ -33,6 +33,8 @@ PORTS = (
     "GATEWAY",
     "DISTRIBUTION",
     "STORAGE",
+    "LIGHT_DETECTION",
+    "LIGHT_LIVE",
 )
 
 
