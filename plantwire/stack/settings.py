@@ -123,11 +123,11 @@ class StackSettings(SharedSettings):
         wanted["storage_port"] = "storage"
         if self.influx_url is not None:
             wanted["influx_status_port"] = "influx"
+        if self.engine == LIGHT:
+            wanted |= {"light_detection_port": "alarm-detection", "light_live_port": "live-state"}
         for server, settings in {
             "kafka": ("kafka_port", "kafka_controller_port"),
             "redis": ("redis_port",),
-        if self.engine == LIGHT:
-            wanted |= {"light_detection_port": "alarm-detection", "light_live_port": "live-state"}
             "database": ("database_port",),
             "mqtt": ("mqtt_port",),
             "flink": ("flink_port", "flink_rpc_port"),
@@ -151,11 +151,11 @@ class StackSettings(SharedSettings):
             "PLANTWIRE_GATEWAY_PORT": str(self.gateway_port),
             "PLANTWIRE_DISTRIBUTION_PORT": str(self.distribution_port),
             "PLANTWIRE_STORAGE_PORT": str(self.storage_port),
+            "PLANTWIRE_LIGHT_DETECTION_PORT": str(self.light_detection_port),
+            "PLANTWIRE_LIGHT_LIVE_PORT": str(self.light_live_port),
             "PLANTWIRE_INFLUX_STATUS_PORT": str(self.influx_status_port),
         }
 
-            "PLANTWIRE_LIGHT_DETECTION_PORT": str(self.light_detection_port),
-            "PLANTWIRE_LIGHT_LIVE_PORT": str(self.light_live_port),
 
 class RecordedSettings(StackSettings):
     """The settings of a stack that runs already: from its record, never from this process's environment."""
