@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from pyflink.common import Row, Types
+from pyflink.common import Duration, Row, Types, WatermarkStrategy
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
@@ -29,6 +29,7 @@ from plantwire.domain.patterns import (
     patterns_of_sql,
     views_sql,
 )
+from plantwire.jobs.frame_tables import IDLE_MS
 from plantwire.jobs.kafka_tables import KEY_AND_BODY, key_in_jvm
 from plantwire.schemas.patterns import Pattern
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent
@@ -70,10 +71,37 @@ def build(
     # It is read to its end once; with other patterns it is to be read again.
     log.name("alarms-in-the-log").uid(f"alarms-in-the-log-{query}")
     return (
-        key_in_jvm(matches.union(log))
+        key_in_jvm(matches.union(_timeless(tables, log)))
         .process(PatternAlarms(patterns), KAFKA_ROW)
         .name("pattern-alarms")
         .uid("pattern-alarms")
+    )
+
+
+def _timeless(tables: StreamTableEnvironment, stream: DataStream) -> DataStream:
+    """`stream`, bounded, of Row(key, body), without a say in how far event time has come.
+
+    A stream that ends puts its time at the end of all times. Where frames are silent for a moment, that would
+    count alone, and no timer be told afterwards. So it is united with one that never ends and says nothing
+    about time, and what comes of both is idle.
+    """
+    tables.execute_sql(
+        """
+        CREATE TEMPORARY TABLE `for_ever` (`n` INT) WITH (
+          'connector' = 'datagen', 'rows-per-second' = '1', 'fields.n.min' = '0', 'fields.n.max' = '0'
+        )
+        """
+    )
+    # No row passes, but the planner does not know.
+    nothing = tables.sql_query(
+        "SELECT CAST(`n` AS STRING), CAST(NULL AS BYTES) FROM `for_ever` WHERE `n` > 0"
+    )
+    idle = WatermarkStrategy.no_watermarks().with_idleness(Duration.of_millis(IDLE_MS))
+    return (
+        stream.union(tables.to_append_stream(nothing, KEY_AND_BODY))
+        .assign_timestamps_and_watermarks(idle)
+        .name("log-without-time")
+        .uid("log-without-time")
     )
 
 

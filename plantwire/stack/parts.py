@@ -279,7 +279,8 @@ class Job(Fixture):
         if self._supervised:  # others who ask change nothing
             self._jobs.adopt(self.name, job)
         tasks = job["tasks"]
-        if job["state"] == "RUNNING" and tasks["running"] == tasks["total"]:
+        # A task that reads something once, when the job starts, is finished soon.
+        if job["state"] == "RUNNING" and tasks["running"] + tasks["finished"] == tasks["total"]:
             return None
         return f"{job['state'].lower()}, {tasks['running']} of {tasks['total']} tasks run"
 

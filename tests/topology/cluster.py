@@ -105,7 +105,8 @@ class Cluster:
         if not isinstance(found, dict):
             return False
         tasks = found.get("tasks", {})
-        return found.get("state") == "RUNNING" and tasks.get("running") == tasks.get("total") != 0
+        at_work = tasks.get("running", 0) + tasks.get("finished", 0)
+        return found.get("state") == "RUNNING" and at_work == tasks.get("total") != 0
 
     def checkpoint(self, job: str) -> None:
         """A checkpoint of the job now, instead of within a minute."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from plantwire.jobs import telemetry_patterns
-from plantwire.schemas.records import AlarmEvent
+from plantwire.jobs import alarm_detection, telemetry_patterns
+from plantwire.schemas import topics
+from plantwire.schemas.records import QUALITY_BAD, AlarmEvent
 from tests.topology.cluster import Cluster, now_ms
 
 pytestmark = pytest.mark.long
@@ -117,6 +118,17 @@ def test_a_drop_after_a_rise_is_an_alarm_until_it_has_held(watched: Watched) -> 
     assert cleared.event_time_ms == raised.event_time_ms + 2000
 
 
+def test_spikes_are_counted_into_one_alarm_that_clients_see(watched: Watched) -> None:
+    watched.play("spike-1", "wave_height", (95, 96, 50, 97, 50, 98))
+    (first,) = watched.wait_for("spike-1", "RAISED")
+    watched.play("spike-1", "wave_height", (50, 95, 50, 95, 50, 95))
+    second = watched.wait_for("spike-1", "RAISED", "RAISED")[1]
+    assert (first.value, first.limit, first.count) == (98, 90, 1)
+    assert (second.alarm_id, second.revision, second.count) == (first.alarm_id, 2, 2)
+    redis = watched.cluster.redis
+    watched.until(lambda: redis.hexists(topics.KEY_ACTIVE_ALARMS, first.alarm_id), "the alarm is active")
+
+
 def test_a_stuck_value_is_an_alarm_until_it_moves(watched: Watched) -> None:
     begin_ms = watched.play("stuck-1", "any", (6, *[7] * 28))
     (raised,) = watched.wait_for("stuck-1", "RAISED")
@@ -124,6 +136,103 @@ def test_a_stuck_value_is_an_alarm_until_it_moves(watched: Watched) -> None:
     moved_ms = watched.play("stuck-1", "any", (8,))
     cleared = watched.wait_for("stuck-1", "RAISED", "CLEARED")[1]
     assert (cleared.alarm_id, cleared.event_time_ms) == (raised.alarm_id, moved_ms)
+
+
+def test_what_is_no_live_good_number_is_counted_and_disturbs_nothing(watched: Watched) -> None:
+    send = watched.cluster.send
+    before = watched.cluster.counters(telemetry_patterns.NAME)
+    begin_ms = now_ms()
+    watched.play("rise-2", "level", (10, 11), begin_ms)
+    watched.cluster.send_bytes("rise-2", b"garbage")
+    watched.cluster.send_bytes("rise-2", None)
+    send("rise-2", begin_ms + 45, quality=QUALITY_BAD, level=0)
+    send("rise-2", begin_ms + 50, historical=True, level=0)
+    send("rise-2", begin_ms + 55, level=None)
+    send("rise-2", begin_ms - 60_000, level=0)
+    # So far ahead that it would make all others late, if the watermark followed it.
+    send("rise-2", now_ms() + 30 * 60 * 1000, level=0)
+    # Said twice, and out of order.
+    watched.play("rise-2", "level", (11, 13), begin_ms + STEP_MS)
+    watched.play("rise-2", "level", (14, 1), begin_ms + 3 * STEP_MS)
+    watched.play("rise-2", "level", (12,), begin_ms + 60)
+    (raised, _) = watched.wait_for("rise-2", "RAISED", "CLEARED")
+    assert (raised.value, raised.event_time_ms) == (1, begin_ms + 4 * STEP_MS)
+
+    def counted() -> bool:
+        # A tombstone is no record for the reader; Flink reports metrics with some delay.
+        more = watched.cluster.counters(telemetry_patterns.NAME) - before
+        return (
+            more["frames_rejected"] >= 1
+            and more["samples_not_good"] == 1
+            and more["samples_historical"] == 1
+            and more["samples_without_number"] == 1
+            and more["samples_late"] == 1
+            and more["samples_ahead"] == 1
+            and more["samples_live"] >= 7
+        )
+
+    watched.until(counted, "everything left out is counted")
+
+
+def test_detection_leaves_the_alarms_of_patterns_alone(watched: Watched) -> None:
+    cluster = watched.cluster
+    watched.play("press-p1", "wave", (95, 0, 95, 0, 95))
+    cluster.send("press-p1", temperature=101)
+    watched.wait_for("press-p1", "RAISED")
+    assert cluster.jobs.stop(alarm_detection.NAME, 60) is not None
+    cluster.submit(alarm_detection.NAME)
+    cluster.send("press-p1", temperature=50)
+    # Now detection has held this device's state against the log.
+    cluster.until(
+        lambda: (
+            [e.kind for e in cluster.alarms("press-p1") if e.rule_id == "over-temperature"][-1:]
+            == ["CLEARED"]
+        ),
+        30,
+        "detection has seen the device again",
+    )
+    cluster.send("press-p1", temperature=50)
+    watched.play("press-p1", "wave", (0, 95, 0, 95, 0, 95))
+    _, second = watched.wait_for("press-p1", "RAISED", "RAISED")
+    assert second.count == 2
+
+
+def test_matches_under_way_and_alarms_survive_a_savepoint(watched: Watched) -> None:
+    watched.play("rise-3", "level", (10, 11, 12, 13))
+    watched.play("spike-3", "wave", (95, 0, 95, 0))
+    watched.play("spike-4", "wave", (95, 0, 95, 0, 95, 0))
+    (active,) = watched.wait_for("spike-4", "RAISED")
+    assert watched.cluster.jobs.stop(telemetry_patterns.NAME, 60) is not None
+    watched.submit()
+    watched.play("rise-3", "level", (5,))
+    watched.play("spike-3", "wave", (95,))
+    watched.play("spike-4", "wave", (95, 0, 95, 0, 95))
+    assert watched.wait_for("rise-3", "RAISED", "CLEARED")[0].value == 5
+    watched.wait_for("spike-3", "RAISED")
+    again = watched.wait_for("spike-4", "RAISED", "RAISED")[1]
+    assert (again.alarm_id, again.count) == (active.alarm_id, 2)
+
+
+def test_other_patterns_let_the_alarms_of_those_that_are_gone_go(
+    watched: Watched, patterns_file: Path
+) -> None:
+    watched.play("spike-5", "wave", (95, 0, 95, 0, 95, 0))
+    (gone,) = watched.wait_for("spike-5", "RAISED")
+    watched.play("stuck-5", "any", [7] * 30)
+    watched.wait_for("stuck-5", "RAISED")
+    assert watched.cluster.jobs.stop(telemetry_patterns.NAME, 60) is not None
+    patterns_file.write_text(PATTERNS.replace("id: spiky", "id: another").replace("count: 3", "count: 2"))
+    watched.submit()
+    cleared = watched.wait_for("spike-5", "RAISED", "CLEARED")[1]
+    assert (cleared.alarm_id, cleared.revision) == (gone.alarm_id, 2)
+    assert "began anew" in cleared.message
+    # What is still watched for is held on to, until a sample says otherwise.
+    assert [event.kind for event in watched.told("stuck-5")] == ["RAISED"]
+    watched.play("stuck-5", "any", (8,))
+    watched.wait_for("stuck-5", "RAISED", "CLEARED")
+    watched.play("spike-6", "wave", (95, 0, 95))
+    (event,) = watched.wait_for("spike-6", "RAISED")
+    assert event.rule_id == "pattern:another"
 
 
 def test_patterns_that_are_not_sound_are_not_submitted(watched: Watched, tmp_path: Path) -> None:

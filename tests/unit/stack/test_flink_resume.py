@@ -73,7 +73,8 @@ def _flink_says(monkeypatch: pytest.MonkeyPatch, *jobs: dict[str, Any] | str) ->
 
 
 def _living(job_id: str) -> dict[str, Any]:
-    tasks = {"running": 2, "total": 2}
+    # One reads something once, when the job starts.
+    tasks = {"running": 1, "finished": 1, "total": 2}
     return {"jid": job_id, "name": "alarm-detection", "state": "RUNNING", "start-time": 1, "tasks": tasks}
 
 
