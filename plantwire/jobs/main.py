@@ -26,10 +26,11 @@ from plantwire.jobs.settings import JobSettings
 from plantwire.platform.alarm_log import active_pattern_alarms
 from plantwire.platform.pattern_source import load_patterns
 from plantwire.platform.rule_topic import read_rules
+from plantwire.platform.scoring_source import load_scoring
 from plantwire.schemas import topics
 from plantwire.schemas.patterns import Pattern
 from plantwire.schemas.rule_files import Refused
-from plantwire.schemas.scoring_files import ScoringEntry, parse_scoring
+from plantwire.schemas.scoring_files import ScoringEntry
 from plantwire.udfs.alarm_detection import AlarmDetection
 from plantwire.udfs.anomaly_scoring import AnomalyScoring
 from plantwire.udfs.live_state import LiveAlarms, LiveTelemetry
@@ -128,11 +129,7 @@ def _read_patterns(path: Path) -> list[Pattern]:
 
 
 def _read_scoring(file: Path) -> tuple[ScoringEntry, ...]:
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"PLANTWIRE_SCORING_FILE: {file} cannot be read: {error}.") from None
-    entries = parse_scoring(text, str(file))
+    entries = load_scoring(file)
     if isinstance(entries, Refused):
         raise SystemExit("\n".join(str(problem) for problem in entries.problems))
     return entries

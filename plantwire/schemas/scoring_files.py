@@ -2,7 +2,7 @@
 
 In: the text of a file. Out: its entries in their order, or `Refused` with every problem, line and reason.
 Guarantees: pure; all or nothing; never raises on any text.
-Not here: what a score is (`domain.anomaly`), reading the file (`jobs.main`).
+Not here: what a score is (`domain.anomaly`), reading the file (`platform.scoring_source`).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from plantwire.stack.settings import LIGHT, PROJECT, StackSettings
 
 JOBS = ("alarm-detection", "live-state")
 SCORING_JOB = "anomaly-scoring"
+PATTERNS_JOB = "telemetry-patterns"
 JOBS_SCRIPT = PROJECT / "plantwire" / "jobs" / "main.py"
 
 Assembly = list[tuple[Part, frozenset[str]]]
@@ -119,7 +120,8 @@ def assemble(settings: StackSettings, secrets: Secrets, *, simulator: bool) -> A
 
 def job_names(settings: StackSettings) -> tuple[str, ...]:
     """The jobs, in the order in which they take their slots."""
-    return JOBS if settings.scoring_file is None else (*JOBS, SCORING_JOB)
+    wanted = {SCORING_JOB: settings.scoring_file, PATTERNS_JOB: settings.patterns}
+    return (*JOBS, *(name for name, file in wanted.items() if file is not None))
 
 
 def flink_installation(settings: StackSettings) -> FlinkInstallation:

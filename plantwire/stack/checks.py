@@ -1,4 +1,4 @@
-"""What the machine must have: Python, a JDK, Maven, free ports, disk, memory, open files.
+"""What a start needs: Python, a JDK, Maven, free ports, disk, memory, open files, sound files for the jobs.
 
 Out: findings, each with what to do about it. Guarantees: nothing is changed. `up` insists on those without
 which nothing starts; `doctor` shows all.
@@ -12,12 +12,15 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
 
+from plantwire.platform.pattern_source import load_patterns
+from plantwire.platform.scoring_source import load_scoring
+from plantwire.schemas.rule_files import Refused
 from plantwire.stack import java
 from plantwire.stack.errors import StackError
 from plantwire.stack.ports import is_free
@@ -42,25 +45,25 @@ class Finding(msgspec.Struct, frozen=True):
 
 def require_startable(settings: StackSettings) -> None:
     """Raise StackError for the first thing that keeps the stack from starting."""
-    if settings.engine == LIGHT and settings.scoring_file is not None:
+    if settings.engine == LIGHT and (settings.scoring_file or settings.patterns):
         raise StackError(
-            "Anomaly scores need Flink: start with --engine flink, or unset "
-            "PLANTWIRE_SCORING_FILE"
+            "Anomaly scores and telemetry patterns need Flink: start with --engine flink, or unset "
+            "PLANTWIRE_SCORING_FILE and PLANTWIRE_PATTERNS"
         )
     runs_flink = settings.engine != LIGHT and not settings.is_external("flink")
     if runs_flink or not settings.is_external("kafka"):
         java.java_executable()
         if not java.cache_directory().is_dir() and shutil.which("mvn") is None:
             raise StackError(_maven(settings).advice)
-    for port in _ports(settings, frozenset()):
-        if not port.well:
-            raise StackError(f"{port.found}. {port.advice}")
+    for finding in (*_files(settings), *_ports(settings, frozenset())):
+        if not finding.well:
+            raise StackError(f"{finding.found}. {finding.advice}")
 
 
 def examine(settings: StackSettings, own_pids: frozenset[int]) -> list[Finding]:
     """Every finding; ports held by `own_pids` (the running stack) are well."""
     checks: list[Callable[[StackSettings], Finding]] = [_python, _jdk, _maven, _disk, _memory, _open_files]
-    return [*(check(settings) for check in checks), *_ports(settings, own_pids)]
+    return [*(check(settings) for check in checks), *_files(settings), *_ports(settings, own_pids)]
 
 
 def _python(_settings: StackSettings) -> Finding:
@@ -139,6 +142,22 @@ def _open_files(_settings: StackSettings) -> Finding:
         f"For thousands of clients raise it: ulimit -n {OPEN_FILES_MIN} (the hard limit here is {hard})",
         needed=False,
     )
+
+
+def _files(settings: StackSettings) -> Iterator[Finding]:
+    """The files that a job reads when it is submitted, where it is to run."""
+    found: list[tuple[str, Path, Refused | Sequence[object]]] = []
+    if settings.scoring_file is not None:
+        found.append(("PLANTWIRE_SCORING_FILE", settings.scoring_file, load_scoring(settings.scoring_file)))
+    if settings.patterns is not None:
+        found.append(("PLANTWIRE_PATTERNS", settings.patterns, load_patterns([settings.patterns])))
+    for name, path, read in found:
+        if isinstance(read, Refused):
+            problems = "; ".join(str(problem) for problem in read.problems)
+            yield Finding(name, False, f"{path} is not sound", problems)
+        else:
+            advice = f"Unset {name}, or write into the file what is wanted"
+            yield Finding(name, len(read) > 0, f"{path} has {len(read)} entries", advice)
 
 
 def _ports(settings: StackSettings, own_pids: frozenset[int]) -> Iterator[Finding]:

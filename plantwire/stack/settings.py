@@ -88,6 +88,9 @@ class StackSettings(SharedSettings):
     scoring_file: Path | None = Field(
         None, description="YAML file of the metrics that get anomaly scores; with it the job for them runs."
     )
+    patterns: Path | None = Field(
+        None, description="YAML file of telemetry patterns, or folder of such; with it the job for them runs."
+    )
     start_timeout_s: float = Field(
         120.0, gt=0, description="Time that each part has to become ready before the start counts as failed."
     )
@@ -139,9 +142,9 @@ class StackSettings(SharedSettings):
     def variables(self) -> dict[str, str]:
         """The environment in which the project's own processes find everything; passwords only of others."""
         addresses = self.addresses()
-        scoring = {"PLANTWIRE_SCORING_FILE": str(self.scoring_file.resolve())} if self.scoring_file else {}
+        files = {"PLANTWIRE_SCORING_FILE": self.scoring_file, "PLANTWIRE_PATTERNS": self.patterns}
         return {
-            **scoring,
+            **{name: str(path.resolve()) for name, path in files.items() if path is not None},
             "PLANTWIRE_HOME": str(self.home),
             "PLANTWIRE_KAFKA": addresses.kafka,
             "PLANTWIRE_REDIS": addresses.redis,

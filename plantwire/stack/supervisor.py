@@ -212,10 +212,10 @@ def recorded(settings: StackSettings) -> dict[str, str | int | float]:
     values = settings.model_dump(mode="json", include=settings.model_fields_set - {"token_secret"})
     if settings.mqtt_password is not None:
         values["mqtt_password"] = settings.mqtt_password.get_secret_value()
-    if settings.mqtt_tls_ca is not None:
-        values["mqtt_tls_ca"] = str(settings.mqtt_tls_ca.resolve())
-    if settings.scoring_file is not None:
-        values["scoring_file"] = str(settings.scoring_file.resolve())
+    for name in ("mqtt_tls_ca", "scoring_file", "patterns"):
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            values[name] = str(path.resolve())
     return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 

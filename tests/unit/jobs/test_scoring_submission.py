@@ -21,9 +21,11 @@ def test_without_a_file_there_is_nothing_to_score() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'none.yaml'} cannot be read" in refusal(tmp_path / "none.yaml")
+    missing = tmp_path / "none.yaml"
+    assert refusal(missing) == f"{missing}:1: cannot be read: No such file or directory"
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "bytes.yaml cannot be read" in refusal(tmp_path / "bytes.yaml")
+    assert "bytes.yaml:1: not UTF-8" in refusal(tmp_path / "bytes.yaml")
+    assert f"{tmp_path}:1: a folder" in refusal(tmp_path)
 
 
 def test_every_problem_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,41 @@ def test_a_port_in_use_stops_the_start_with_advice(
     taken = settings.model_copy(update={"redis_port": port})
     with pytest.raises(StackError, match=rf"Port {port}, needed for redis, is in use.*PLANTWIRE_REDIS_PORT"):
         checks.require_startable(taken)
+
+
+@pytest.mark.parametrize("setting", ["scoring_file", "patterns"])
+def test_a_file_of_a_job_that_is_not_sound_stops_the_start_with_line_and_reason(
+    settings: StackSettings, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks.java, "java_executable", lambda: "java")
+    monkeypatch.setattr(checks.java, "cache_directory", lambda: settings.home.parent)
+    file = tmp_path / "file.yaml"
+    named = settings.model_copy(update={setting: file})
+
+    def refusal(text: str | None) -> str:
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(StackError) as refused:
+            checks.require_startable(named)
+        return str(refused.value)
+
+    top = "scoring" if setting == "scoring_file" else "patterns"
+    assert f"{file}:1: cannot be read: No such file" in refusal(None)
+    assert f"{file}:2: " in refusal(f"{top}:\n  - {{devices: 'x'}}\n")
+    assert f"Unset PLANTWIRE_{setting.upper()}" in refusal(f"{top}: []\n")
+
+
+def test_sound_files_of_jobs_are_well(settings: StackSettings, tmp_path: Path) -> None:
+    scoring, patterns = tmp_path / "scoring.yaml", tmp_path / "patterns"
+    scoring.write_text("scoring:\n  - {devices: '*', metric: t}\n")
+    patterns.mkdir()
+    (patterns / "a.yaml").write_text(
+        "patterns:\n  - {id: a, version: 1, devices: '*', metric: t, severity: low, stuck: {for_s: 9}}\n"
+    )
+    named = settings.model_copy(update={"scoring_file": scoring, "patterns": patterns})
+    found = {finding.name: finding for finding in checks.examine(named, frozenset())}
+    for name, path in (("PLANTWIRE_SCORING_FILE", scoring), ("PLANTWIRE_PATTERNS", patterns)):
+        assert (found[name].well, found[name].found) == (True, f"{path} has 1 entries")
 
 
 def test_a_port_that_the_stack_itself_holds_is_well(

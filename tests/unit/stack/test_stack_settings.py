@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plantwire.stack.assembly import JOBS, SCORING_JOB, assemble
+from plantwire.stack.assembly import JOBS, PATTERNS_JOB, SCORING_JOB, assemble
 from plantwire.stack.errors import StackError
 from plantwire.stack.parts import Export, Job, Part
 from plantwire.stack.secret import Secrets
@@ -90,32 +90,37 @@ def test_the_record_lets_others_ask_a_broker_with_credentials(
     assert restored.mqtt_tls_ca == tmp_path / "ca.pem"
 
 
-def test_with_a_file_of_what_to_score_the_job_for_it_runs_with_a_slot_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("setting", "added_job"), [("scoring_file", SCORING_JOB), ("patterns", PATTERNS_JOB)]
+)
+def test_with_its_file_a_job_runs_with_a_slot_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, added_job: str
 ) -> None:
+    variable = f"PLANTWIRE_{setting.upper()}"
+
     def parts(settings: StackSettings) -> dict[str, tuple[Part, frozenset[str]]]:
         assembled = assemble(settings, Secrets(token="t" * 32, database="d"), simulator=False)
         return {part.name: (part, needs) for part, needs in assembled}
 
     without = parts(load_settings())
-    monkeypatch.setenv("PLANTWIRE_SCORING_FILE", "scoring.yaml")
+    monkeypatch.setenv(variable, "file.yaml")
     monkeypatch.chdir(tmp_path)
     settings = load_settings()
     found = parts(settings)
     added = set(found) - set(without)
     slots = len(JOBS) + 1
-    assert added == {SCORING_JOB, f"taskmanager-{slots + settings.flink_spare_task_managers}"}
-    job, needs = found[SCORING_JOB]
+    assert added == {added_job, f"taskmanager-{slots + settings.flink_spare_task_managers}"}
+    job, needs = found[added_job]
     assert {f"taskmanager-{number}" for number in range(1, slots + 1)} <= needs
     assert isinstance(job, Job)
-    assert job._variables["PLANTWIRE_SCORING_FILE"] == str(tmp_path / "scoring.yaml")
+    assert job._variables[variable] == str(tmp_path / "file.yaml")
     # Others that ask the running stack see the same parts, wherever they are.
     record = recorded(settings)
-    monkeypatch.delenv("PLANTWIRE_SCORING_FILE")
+    monkeypatch.delenv(variable)
     monkeypatch.chdir("/")
     restored = RecordedSettings.model_validate({**record, "home": tmp_path})
     assert set(parts(restored)) == set(found)
-    assert restored.scoring_file == tmp_path / "scoring.yaml"
+    assert getattr(restored, setting) == tmp_path / "file.yaml"
 
 
 def test_with_the_address_of_an_influxdb_the_sink_runs_and_alone_is_told_its_secrets(
