@@ -4,6 +4,7 @@
 #   make demo          setup, then the whole stack with a simulated plant until Ctrl-C
 #   make test          setup, then style, types, import contracts and every test but the long ones
 #   make test-long     the tests that take minutes each: jobs that `plantwire up` does not start yet, silences
+#   make truth         a generated day, over kills and restarts, held row by row against an offline computation
 #   make lint          style, types and import contracts only
 #   make fuzz          setup, then every decoder under a coverage-guided fuzzer, about 10 minutes
 #   make bench-NAME    setup, then one bench: writes bench/results/NAME.json
@@ -22,10 +23,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test lint fuzz clean browser
+.PHONY: help setup demo test truth lint fuzz clean browser
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 setup: $(STAMPS)/packages $(STAMPS)/project $(STAMPS)/jars $(STAMPS)/web
 
@@ -46,8 +47,11 @@ test: lint browser
 fuzz: setup
 	$(BIN)/python -m tests.fuzz
 
+truth: setup
+	$(BIN)/pytest -m "long or not long" tests/truth
+
 test-long: setup
-	$(BIN)/pytest -m long tests/topology
+	$(BIN)/pytest -m long tests/truth tests/topology
 
 bench-%: setup
 	$(BIN)/python -m bench.$(subst -,_,$*)
