@@ -12,7 +12,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
 from bench.window_topic import END_SEPARATOR
-from plantwire.jobs.frame_tables import create_frames, create_samples
+from plantwire.jobs.frame_tables import create_samples, read_frames
 from plantwire.jobs.telemetry_aggregation import packed_windows
 from plantwire.schemas.topics import TELEMETRY_RAW
 from plantwire.schemas.windows import ONE_SECOND
@@ -24,8 +24,8 @@ def main() -> None:
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
-    create_frames(tables, TELEMETRY_RAW, bootstrap, group)
-    create_samples(tables)
+    frames = read_frames(tables, TELEMETRY_RAW, bootstrap, group, uid="windows")
+    create_samples(tables, frames, uid="windows")
     tables.execute_sql(
         f"""
         CREATE TEMPORARY TABLE `windows` (`body` STRING) WITH (

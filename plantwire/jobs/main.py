@@ -20,7 +20,7 @@ from plantwire.jobs import (
     telemetry_aggregation,
     telemetry_patterns,
 )
-from plantwire.jobs.frame_tables import create_frames, create_samples
+from plantwire.jobs.frame_tables import create_frames, create_samples, read_frames
 from plantwire.jobs.kafka_tables import add_kafka_sink, key_and_body_stream, process_mode_operators
 from plantwire.jobs.settings import JobSettings
 from plantwire.platform.alarm_log import active_pattern_alarms
@@ -81,8 +81,8 @@ def submit_telemetry_aggregation(settings: JobSettings, *, group: str) -> None:
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
     telemetry_aggregation.name_operators(tables)
-    create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
-    create_samples(tables)
+    frames = read_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group, uid=telemetry_aggregation.NAME)
+    create_samples(tables, frames, uid=telemetry_aggregation.NAME)
     telemetry_aggregation.build(tables, ShowWindows(settings.redis))
     _execute(env, telemetry_aggregation.NAME)
 
@@ -111,7 +111,8 @@ def submit_telemetry_patterns(settings: JobSettings, *, group: str) -> None:
     env = _environment_of_changing_query()
     env.set_parallelism(1)
     tables = StreamTableEnvironment.create(env)
-    create_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group)
+    frames = read_frames(tables, topics.TELEMETRY_RAW, settings.kafka, group, uid=telemetry_patterns.NAME)
+    create_frames(tables, frames)
     alarms = telemetry_patterns.build(env, tables, patterns, active_pattern_alarms(settings.kafka))
     statements = tables.create_statement_set()
     add_kafka_sink(tables, statements, alarms, topics.ALARMS_FIRE, settings.kafka)

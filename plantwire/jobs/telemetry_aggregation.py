@@ -27,7 +27,7 @@ NAME: Final = "telemetry-aggregation"
 PACKED_WINDOWS: Final = Types.ROW([Types.STRING(), Types.LONG(), Types.STRING()])
 PACKS: Final = 8
 """Rows that the windows of one moment are packed into: few calls into Python, none of them long."""
-QUERY_VERSION: Final = 1
+QUERY_VERSION: Final = 2
 """To be raised with every change of the queries, those of `jobs.frame_tables` included: operators have their
 identity from it and from their place in the query, and must not take up the state of others.
 """

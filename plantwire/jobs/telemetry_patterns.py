@@ -37,7 +37,7 @@ from plantwire.udfs.alarm_detection import KAFKA_ROW
 from plantwire.udfs.telemetry_patterns import LoggedAlarm, PatternAlarms
 
 NAME: Final = "telemetry-patterns"
-QUERY_VERSION: Final = 1
+QUERY_VERSION: Final = 2
 """To be raised with every change of the queries that are not the patterns' own: those here, and of
 `jobs.frame_tables`."""
 STATE_TTL: Final = "1 d"
@@ -107,13 +107,12 @@ def _timeless(tables: StreamTableEnvironment, stream: DataStream) -> DataStream:
 
 def create_samples(tables: StreamTableEnvironment, patterns: Sequence[Pattern]) -> None:
     """The view `domain.patterns.SAMPLES` of `frames`: a sample once for each pattern that it is for."""
-    tables.execute_sql("CREATE TEMPORARY TABLE `pattern_frames` (`site` STRING) LIKE `frames`")
     tables.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION `counted` AS 'plantwire.Counted' LANGUAGE JAVA")
     opened = """
         SELECT `f`.`record_key`, `f`.`device_id`, `f`.`site`, `f`.`historical`, `f`.`progress`,
                `m`.`name` AS `metric`, `m`.`number`, `m`.`quality`,
                COALESCE(`m`.`event_time_ms`, `f`.`event_time_ms`) AS `sample_ms`
-        FROM `pattern_frames` AS `f`
+        FROM `frames` AS `f`
         CROSS JOIN UNNEST(`f`.`metrics`) AS `m` (`name`, `number`, `quality`, `event_time_ms`)"""
     marked = f"SELECT *, {patterns_of_sql(patterns, 'device_id', 'metric')} AS `positions` FROM ({opened})"  # noqa: S608
     live = tables.sql_query(

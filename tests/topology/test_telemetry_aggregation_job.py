@@ -1,74 +1,39 @@
 """The telemetry-aggregation job as it is submitted, on a real cluster.
 
-A window is told when later frames come in, so the tests go on sending those of devices of their own
-(`pulse`) while they wait. Frames may be sent ahead of their time: the watermark does not follow them.
+Frames may be sent ahead of their time: the watermark does not follow them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
 
 import fastavro
-import httpx
 import msgspec
 import pytest
 
 from plantwire.jobs import live_state, telemetry_aggregation
 from plantwire.schemas import topics
 from plantwire.schemas.codec import FRAME_CODEC, load_schema
-from plantwire.schemas.records import QUALITY_BAD, Metric, TelemetryFrame
-from plantwire.stack.servers.flink import TaskManager
+from plantwire.schemas.records import QUALITY_BAD, Metric
 from tests.topology.cluster import Cluster, now_ms
+from tests.topology.window_watch import (
+    Plant,
+    Windows,
+    counted,
+    frame,
+    next_second_ms,
+    send,
+    take_checkpoint,
+    task_manager_of,
+    values_of,
+    wait_for_count,
+    wait_for_windows,
+)
 
 pytestmark = pytest.mark.long
 
-WAIT_S = 20.0
 HOUR_MS = 3_600_000
-
-
-class Windows:
-    """What is announced, by device and start of the window, and when it was."""
-
-    def __init__(self, cluster: Cluster, channel: Any) -> None:
-        self._cluster = cluster
-        self._channel = channel
-        self._pulses = 0
-        self.told: dict[tuple[str, int], dict[str, Any]] = {}
-        self.delays_ms: dict[tuple[str, int], int] = {}
-        self.doubled: list[tuple[str, int]] = []
-
-    def pulse(self) -> None:
-        """A live frame of another device, and whatever was announced meanwhile."""
-        self._pulses += 1
-        self._cluster.send(f"pulse-{self._pulses % 16}", beat=1)
-        while (message := self._channel.get_message(timeout=0.01)) is not None:
-            for window in json.loads(message["data"]) if message["type"] == "message" else ():
-                if window["window"] == "1s":
-                    self._note(window)
-
-    def wait_for(self, device_id: str, start_ms: int) -> dict[str, Any]:
-        """The metrics of a device's window."""
-        self.until(lambda: (device_id, start_ms) in self.told, f"{device_id} at {start_ms}")
-        return self.told[device_id, start_ms]
-
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
-        """Let time pass until `condition` holds."""
-
-        def pulsed() -> object:
-            self.pulse()
-            return condition()
-
-        self._cluster.until(pulsed, timeout_s, what)
-
-    def _note(self, window: dict[str, Any]) -> None:
-        key = window["deviceId"], window["start"]
-        if key in self.told:
-            self.doubled.append(key)
-        self.told[key] = window["metrics"]
-        self.delays_ms[key] = now_ms() - window["end"]
 
 
 @pytest.fixture(scope="module")
@@ -88,60 +53,6 @@ def windows(job: Cluster) -> Iterator[Windows]:
         # It reads from the end of the topic when it first starts, which nothing tells from outside.
         windows.until(lambda: windows.told, "the first window", 60)
         yield windows
-
-
-def frame(device_id: str, at_ms: int, received_ms: int | None = None, **values: float) -> TelemetryFrame:
-    received_ms = at_ms if received_ms is None else received_ms
-    metrics = tuple(Metric(name, value) for name, value in values.items())
-    return TelemetryFrame(
-        device_id,
-        "hall",
-        7,
-        at_ms,
-        received_ms,
-        "http",
-        False,
-        metrics,
-        received_ms * 1000,
-        received_ms * 1000,
-    )
-
-
-def send(cluster: Cluster, sent: TelemetryFrame) -> None:
-    cluster.send_bytes(sent.device_id, FRAME_CODEC.encode(sent), min(sent.event_time_ms, now_ms()))
-
-
-def next_second_ms(ahead: int = 2) -> int:
-    return now_ms() // 1000 * 1000 + ahead * 1000
-
-
-def values_of(numbers: list[float]) -> dict[str, float]:
-    total = sum(numbers)
-    return {
-        "avg": total / len(numbers),
-        "min": min(numbers),
-        "max": max(numbers),
-        "sum": total,
-        "count": len(numbers),
-    }
-
-
-def counted(cluster: Cluster, name: str) -> int:
-    """A counter of the job, summed over its operators."""
-    rest = f"{cluster.job_manager.url}/jobs"
-    job = cluster.jobs.find(telemetry_aggregation.NAME)
-    assert isinstance(job, dict)
-    total = 0
-    for vertex in httpx.get(f"{rest}/{job['jid']}").json()["vertices"]:
-        metrics = f"{rest}/{job['jid']}/vertices/{vertex['id']}/subtasks/0/metrics"
-        found = [m["id"] for m in httpx.get(metrics).json() if m["id"].endswith(f".plantwire.{name}")]
-        if found:
-            total += sum(int(m["value"]) for m in httpx.get(metrics, params={"get": ",".join(found)}).json())
-    return total
-
-
-def wait_for_count(cluster: Cluster, name: str, least: int) -> None:
-    cluster.until(lambda: counted(cluster, name) >= least, 40, f"{least} × {name}")
 
 
 def test_a_window_has_the_good_numbers_of_its_second_in_whatever_order(
@@ -255,6 +166,18 @@ def test_windows_are_shown_within_a_second_of_their_end(job: Cluster, windows: W
     assert delays_ms[len(delays_ms) // 2] < 1000, delays_ms
 
 
+def test_the_last_window_is_told_when_the_plant_falls_silent(job: Cluster, windows: Windows) -> None:
+    start_ms = next_second_ms(0)
+    windows.until(lambda: now_ms() > start_ms + 1000, "the second has begun")
+    at_ms = now_ms()
+    send(job, frame("line-12", at_ms, flow=1))
+    key = "line-12", at_ms // 1000 * 1000
+    # Nothing else is sent.
+    job.until(lambda: windows.listen() or key in windows.told, 5, "the last window")
+    assert windows.told[key] == {"flow": values_of([1.0])}
+    assert windows.delays_ms[key] < 1500, windows.delays_ms[key]
+
+
 def test_open_windows_survive_a_savepoint(job: Cluster, windows: Windows) -> None:
     read = counted(job, "samples_without_number")
     # Time enough for the counter that tells that the frame was read.
@@ -298,24 +221,29 @@ def test_windows_told_again_after_a_crash_are_not_announced_twice(job: Cluster, 
     assert windows.doubled == []
 
 
-def take_checkpoint(cluster: Cluster) -> None:
-    """One now, instead of within a minute."""
-    job = cluster.jobs.find(telemetry_aggregation.NAME)
-    assert isinstance(job, dict)
-    checkpoints = f"{cluster.job_manager.url}/jobs/{job['jid']}/checkpoints"
-    trigger = httpx.post(checkpoints, json={"checkpointType": "FULL"}).json()["request-id"]
-    cluster.until(
-        lambda: httpx.get(f"{checkpoints}/{trigger}").json()["status"]["id"] == "COMPLETED",
-        30,
-        "a checkpoint",
-    )
+def test_what_came_while_the_job_was_away_is_in_windows(job: Cluster, windows: Windows) -> None:
+    plant = Plant(job, "away")
+    start_ms = next_second_ms()
+    send(job, frame("line-13", start_ms, flow=1))
+    windows.wait_for("line-13", start_ms)
+    plant.run_for(3_000)
+    assert job.jobs.stop(telemetry_aggregation.NAME, 60) is not None
+    plant.run_for(8_000)
+    # Its window was told before the stop.
+    send(job, frame("line-13", start_ms + 1, now_ms(), flow=2))
+    job.submit(telemetry_aggregation.NAME)
+    wait_for_windows(plant, windows)
+    # Counted from the start of the job that came back.
+    assert counted(job, "samples_late") == 1
 
 
-def task_manager_of(cluster: Cluster) -> TaskManager:
-    """The TaskManager that runs the job."""
-    rest = f"{cluster.job_manager.url}/jobs"
-    job = cluster.jobs.find(telemetry_aggregation.NAME)
-    assert isinstance(job, dict)
-    vertex = httpx.get(f"{rest}/{job['jid']}").json()["vertices"][0]["id"]
-    (subtask,) = httpx.get(f"{rest}/{job['jid']}/vertices/{vertex}").json()["subtasks"]
-    return next(t for t in cluster.task_managers if t.name == subtask["taskmanager-id"])
+def test_windows_are_right_over_the_death_of_a_task_manager(job: Cluster, windows: Windows) -> None:
+    take_checkpoint(job)
+    plant = Plant(job, "killed")
+    plant.run_for(3_000)
+    worker = task_manager_of(job)
+    worker.clear_away()  # kill -9
+    plant.run_for(4_000)
+    worker.start()
+    wait_for_windows(plant, windows)
+    assert windows.doubled == []

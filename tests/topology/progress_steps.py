@@ -1,0 +1,35 @@
+"""`progress_steps.py SCENARIOS ANSWERS`: what `plantwire.PlantProgress` answers, in a JVM of this process.
+
+A scenario is a list of steps: [partition, progress in ms, now in ms] is a frame, [now in ms] a question.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import orjson
+from pyflink.java_gateway import get_gateway
+from pyflink.util.java_utils import add_jars_to_context_class_loader
+
+from plantwire.jobs.frame_tables import IDLE_MS, LIVE_WITHIN_MS, SETTLE_MS, WAIT_MS
+from plantwire.stack.java import jars
+
+
+def main() -> None:
+    """Read, ask, write."""
+    add_jars_to_context_class_loader([(jars("flink") / "plantwire-flink.jar").as_uri()])
+    answers = []
+    for scenario in orjson.loads(Path(sys.argv[1]).read_bytes()):
+        progress = get_gateway().jvm.plantwire.PlantProgress(IDLE_MS, WAIT_MS, SETTLE_MS, LIVE_WITHIN_MS)
+        told = []
+        for step in scenario:
+            if len(step) == 1:
+                told.append(progress.reached(*step))
+            else:
+                progress.read(*step)
+        answers.append(told)
+    Path(sys.argv[2]).write_bytes(orjson.dumps(answers))
+
+
+main()
