@@ -4,8 +4,8 @@ In: requests, with a Bearer token under /api. Out: JSON; errors as problem+json.
 Guarantees: a token sees its own devices only; an answer from a picture that does not follow Redis at the
 moment, and a list of alarms that may lack some, says so in the header `Plantwire-Live: false`; latest
 values name the epoch that their `seq` counts in, in the header `Plantwire-Epoch`.
-Not here: how history is answered (`history_api`), Socket.IO (`sessions`), security headers and origins
-(`server`).
+Not here: how history and live windows are answered (`history_api`, `windows_api`), Socket.IO (`sessions`),
+security headers and origins (`server`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import orjson
+import redis.asyncio
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import HTMLResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -27,6 +28,7 @@ from plantwire.distribution.hub import Hub
 from plantwire.distribution.metrics import DistributionMetrics
 from plantwire.distribution.picture import LivePicture, alarm_array
 from plantwire.distribution.problems import ProblemError, handle_errors
+from plantwire.distribution.windows_api import add_windows
 from plantwire.platform.tokens import Claims, TokenAuthority, TokenError
 from plantwire.schemas.severity import Severity
 
@@ -62,6 +64,7 @@ def build_api(
     authority: TokenAuthority,
     metrics: DistributionMetrics,
     dashboard: Path,
+    client: redis.asyncio.Redis,
     redis_answers: Callable[[], Awaitable[bool]],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     history: HistoryStore,
@@ -114,6 +117,7 @@ def build_api(
         return response
 
     add_history(api, claims_of, history, metrics, history_page_max, kept_ms, now_ms)
+    add_windows(api, claims_of, client)
 
     @api.get("/api/alarms", tags=["alarms"], response_model=None)
     async def alarms(

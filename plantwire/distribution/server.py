@@ -123,6 +123,7 @@ class DistributionServer:
             authority,
             self.metrics,
             settings.dashboard,
+            self._redis,
             self._redis_answers,
             self._lifespan,
             self._store,
