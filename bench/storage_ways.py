@@ -1,8 +1,9 @@
 """Ways to bring samples into a table of raw samples, each as one function: what `bench.storage` compares.
 
 In: a connection, the samples of one batch in memory. Out: rows, committed.
-Guarantees: all ways write the same rows into the same table with the same key, and a row that is there
-already stays; each commits once per batch. The last one also writes the 1 s tier, as the storage does.
+Guarantees: all ways write the same rows into the same table with the same key, and commit once per batch. A
+row that is there already stays, but for `COPY straight in`, which it ends. The last one also writes the 1 s
+tier, as the storage does.
 Not here: which batches there are, and the clock (`bench.storage`).
 """
 
@@ -18,7 +19,7 @@ from plantwire.storage.batch import MINUTE_MS, Batch, Piece, Record
 from plantwire.storage.migration import Connection
 from plantwire.storage.rows import COLUMNS, HEADER, TRAILER, number_row, series_prefix, time_us
 from plantwire.storage.settings import StorageSettings
-from plantwire.storage.statements import COPY
+from plantwire.storage.statements import COPY, COPY_DIRECT
 from plantwire.storage.tables import TelemetryTables, open_connection
 
 SERIES_TABLE: Final = """
@@ -32,6 +33,7 @@ SERIES_HYPERTABLE: Final = (
 )
 # Five fields with their lengths: series, time, number, no text, quality.
 _NUMBERED_ROW: Final = struct.Struct(">hiiiqidiii")
+_COPY_NUMBERED: Final = "COPY bench_numbered FROM STDIN (FORMAT binary)"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSERT: Final = f"INSERT INTO device_telemetry ({', '.join(COLUMNS)}) "
 _ONE: Final = f"{_INSERT}VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
@@ -56,6 +58,16 @@ class Sample(NamedTuple):
 
 
 Way = Callable[[Sequence[Sample]], None]
+
+
+def copy_straight(connection: Connection) -> Way:
+    """COPY into the table itself: the floor, since a row that is there already ends it."""
+
+    def write(samples: Sequence[Sample]) -> None:
+        with connection.transaction(), connection.cursor().copy(COPY_DIRECT) as copy:
+            copy.write(HEADER + _rows(samples) + TRAILER)
+
+    return write
 
 
 def row_by_row(connection: Connection) -> Way:
@@ -95,41 +107,34 @@ def copy_and_upsert(connection: Connection) -> Way:
     connection.execute("CREATE TEMPORARY TABLE incoming (LIKE device_telemetry) ON COMMIT DELETE ROWS")
 
     def write(samples: Sequence[Sample]) -> None:
-        rows = b"".join(
-            number_row(series_prefix(s.device_id, s.metric), time_us(s.at_ms), s.number, 192) for s in samples
-        )
         with connection.transaction(), connection.cursor() as cursor:
             with cursor.copy(COPY) as copy:
-                copy.write(HEADER + rows + TRAILER)
+                copy.write(HEADER + _rows(samples) + TRAILER)
             cursor.execute(_UPSERT)
 
     return write
 
 
-def copy_numbered(connection: Connection) -> Way:
-    """The same with a number for each device and metric, known to the writer beforehand."""
+def numbered_straight(connection: Connection) -> Way:
+    """COPY into a table with a number for each device and metric, known to the writer beforehand."""
+    numbers: dict[tuple[str, str], int] = {}
+
+    def write(samples: Sequence[Sample]) -> None:
+        with connection.transaction(), connection.cursor().copy(_COPY_NUMBERED) as copy:
+            copy.write(HEADER + _numbered_rows(samples, numbers) + TRAILER)
+
+    return write
+
+
+def numbered_and_upsert(connection: Connection) -> Way:
+    """COPY into a temporary table, then one INSERT from it, with such numbers."""
     connection.execute("CREATE TEMPORARY TABLE numbered_incoming (LIKE bench_numbered) ON COMMIT DELETE ROWS")
     numbers: dict[tuple[str, str], int] = {}
 
     def write(samples: Sequence[Sample]) -> None:
-        rows = b"".join(
-            _NUMBERED_ROW.pack(
-                5,
-                4,
-                numbers.setdefault((s.device_id, s.metric), len(numbers)),
-                8,
-                time_us(s.at_ms),
-                8,
-                s.number,
-                -1,
-                4,
-                192,
-            )
-            for s in samples
-        )
         with connection.transaction(), connection.cursor() as cursor:
             with cursor.copy("COPY numbered_incoming FROM STDIN (FORMAT binary)") as copy:
-                copy.write(HEADER + rows + TRAILER)
+                copy.write(HEADER + _numbered_rows(samples, numbers) + TRAILER)
             cursor.execute(
                 "INSERT INTO bench_numbered SELECT * FROM numbered_incoming ON CONFLICT DO NOTHING"
             )
@@ -144,25 +149,31 @@ def storage(tables: TelemetryTables) -> Way:
     def write(samples: Sequence[Sample]) -> None:
         batch = Batch()
         for s in samples:
-            row = number_row(series_prefix(s.device_id, s.metric), time_us(s.at_ms), s.number, 192)
-            batch.add(s.at_ms // MINUTE_MS, Piece(Record(0, 0, None, b""), row, 1))
+            key = s.device_id.encode()
+            batch.add(s.at_ms // MINUTE_MS, Piece(Record(0, 0, key, b""), _rows([s]), 1))
         for island in batch.islands():
             tables.write(island, [0])
 
     return write
 
 
+COPY_STRAIGHT: Final = "COPY straight in"
 COPY_AND_UPSERT: Final = "COPY and upsert"
+NUMBERED_STRAIGHT: Final = "COPY straight in, numbered series"
 NUMBERED: Final = "COPY and upsert, numbered series"
 STORAGE: Final = "storage, with the 1 s tier"
 _PLAIN_WAYS: Final[dict[str, Callable[[Connection], Way]]] = {
+    COPY_STRAIGHT: copy_straight,
     "INSERT a row": row_by_row,
     "executemany": executemany,
     "INSERT from arrays": arrays,
     COPY_AND_UPSERT: copy_and_upsert,
-    NUMBERED: copy_numbered,
+    NUMBERED_STRAIGHT: numbered_straight,
+    NUMBERED: numbered_and_upsert,
 }
 WAYS: Final = (*_PLAIN_WAYS, STORAGE)
+REPEATABLE: Final = ("INSERT a row", "executemany", "INSERT from arrays", COPY_AND_UPSERT)
+"""What may be done again and leaves a row that is there as it is, as the storage does."""
 
 
 @contextmanager
@@ -177,6 +188,21 @@ def opened(name: str, settings: StorageSettings) -> Iterator[Way]:
         return
     with open_connection(settings, "bench") as connection:
         yield _PLAIN_WAYS[name](connection)
+
+
+def _rows(samples: Sequence[Sample]) -> bytes:
+    return b"".join(
+        number_row(series_prefix(s.device_id, s.metric), time_us(s.at_ms), s.number, 192) for s in samples
+    )
+
+
+def _numbered_rows(samples: Sequence[Sample], numbers: dict[tuple[str, str], int]) -> bytes:
+    row = _NUMBERED_ROW.pack
+    known = numbers.setdefault
+    return b"".join(
+        row(5, 4, known((s.device_id, s.metric), len(numbers)), 8, time_us(s.at_ms), 8, s.number, -1, 4, 192)
+        for s in samples
+    )
 
 
 def _time(at_ms: int) -> datetime:
