@@ -71,9 +71,9 @@ class Saver:
             if progress is None:
                 return
             if self._save(progress):
-                self._on_saved(progress.positions)
                 with self._condition:
                     self._waiting = None
+                self._on_saved(progress.positions)
                 continue
             with self._condition:
                 if self._closing:
