@@ -3,7 +3,8 @@
  *
  * In: checked telemetry in any order, snapshots. Out: devices with metrics, change callbacks.
  * Guarantees: a metric shows the reading with the highest `seq` it was ever given within an epoch;
- * a new epoch starts the count anew; an older reading still finds its place in the trend. At most
+ * a new epoch starts the count anew; an older reading still finds its place in the trend, which has the
+ * numbers of good quality alone. At most
  * `maxDevices` devices and `maxMetrics` metrics each; what is over the bound is dropped and counted.
  * Not here: what a message looks like (`wire`), drawing (`view`).
  */
@@ -18,7 +19,7 @@ export class Metric {
   value: MetricValue = null;
   quality = QUALITY_GOOD;
   seq = -1;
-  /** Present once the metric has carried a number. */
+  /** The numbers of good quality; present once there was one. */
   trend: Trend | null = null;
 
   constructor(
@@ -121,7 +122,9 @@ export class TelemetryStore {
     for (const [name, value] of message.data) {
       const metric = this.metricOf(device, name);
       if (metric === null) continue;
-      if (typeof value === "number") {
+      const quality = message.quality.get(name) ?? QUALITY_GOOD;
+      // A value that is not good is shown as what it is, and is no reading, as in stored history.
+      if (typeof value === "number" && quality === QUALITY_GOOD) {
         metric.trend ??= new Trend(TREND_CAPACITY);
         metric.trend.add(message.timestamp, value);
         this.listener.trendChanged(metric);
@@ -129,7 +132,6 @@ export class TelemetryStore {
       if (message.seq > metric.seq) {
         anyNewer = true;
         metric.seq = message.seq;
-        const quality = message.quality.get(name) ?? QUALITY_GOOD;
         if (metric.value !== value || metric.quality !== quality) {
           metric.value = value;
           metric.quality = quality;

@@ -97,6 +97,24 @@ test("text shows but makes no trend", () => {
   assert.equal(store.devices.get("press-1")?.metrics.get("mode")?.trend, null);
 });
 
+test("the trend has the numbers of good quality alone, while the newest value shows whatever it is", () => {
+  const trends: string[] = [];
+  const { listener } = recording();
+  const store = new TelemetryStore({ ...listener, trendChanged: (metric) => trends.push(metric.name) });
+  const metric = () => store.devices.get("press-1")?.metrics.get("temperature");
+  store.apply(message("press-1", 1, { temperature: 10 }, 1000, { temperature: 0 }), 0);
+  assert.equal(metric()?.trend, null);
+  store.apply(message("press-1", 2, { temperature: 92 }, 2000), 0);
+  store.apply(message("press-1", 3, { temperature: 92 }, 9000, { temperature: 500 }), 0);
+  store.apply(message("press-1", 4, { temperature: 7, pressure: 5 }, 9500, { temperature: 0 }), 0);
+  store.apply(message("press-1", 5, { temperature: 93 }, 9900, { temperature: 192 }), 0);
+  assert.deepEqual([...(metric()?.trend?.times ?? [])], [2000, 9900]);
+  assert.deepEqual([...(metric()?.trend?.values ?? [])], [92, 93]);
+  assert.deepEqual(trends, ["temperature", "pressure", "temperature"]);
+  store.apply(message("press-1", 6, { temperature: 8 }, 10_000, { temperature: 0 }), 0);
+  assert.deepEqual([metric()?.value, metric()?.quality], [8, 0]);
+});
+
 test("devices and metrics over the bound are dropped and counted", () => {
   const store = new TelemetryStore(recording().listener, 1, 1);
   store.apply(message("a-1", 1, { x: 1, y: 2 }), 0);
