@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +118,11 @@ class Cluster:
             f"a checkpoint of {job}",
         )
 
+    def has_recovered(self, job: str) -> bool:
+        """Whether the job has failed since it was submitted, and runs again from a checkpoint."""
+        restored = httpx.get(f"{self._of_job(job)}/checkpoints").json()["latest"]["restored"]
+        return restored is not None and not restored["is_savepoint"] and self.is_running(job)
+
     def worker_of(self, job: str) -> TaskManager:
         """The TaskManager that runs the job."""
         url = self._of_job(job)
@@ -189,6 +194,20 @@ class Cluster:
         )
         self._producer.flush(10)
         assert errors == [None]
+
+    def produce_all(self, topic: str, records: Iterable[tuple[str | None, bytes | None, int]]) -> None:
+        """Write records of (key, body, time in ms) at one go, and wait for the broker."""
+        errors: list[object] = []
+        for key, body, at_ms in records:
+            self._producer.produce(
+                topic,
+                body,
+                key=key,
+                timestamp=at_ms,
+                on_delivery=lambda error, _: error and errors.append(error),
+            )
+        assert self._producer.flush(20) == 0
+        assert errors == []
 
     def read(self, topic: str) -> list[tuple[str | None, bytes, dict[str, bytes]]]:
         """All records of a topic up to its present end, as (key, body, headers)."""

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.long
 
 STEP_MS = 40
 WAIT_S = 30.0
+RECOVERED_S = 90.0
 
 PATTERNS = """\
 patterns:
@@ -211,6 +212,40 @@ def test_matches_under_way_and_alarms_survive_a_savepoint(watched: Watched) -> N
     watched.wait_for("spike-3", "RAISED")
     again = watched.wait_for("spike-4", "RAISED", "RAISED")[1]
     assert (again.alarm_id, again.count) == (active.alarm_id, 2)
+
+
+def test_neither_devices_nor_metrics_mix(watched: Watched) -> None:
+    begin_ms = now_ms()
+    # Of two devices, and of two metrics of a third: four spikes together, two of each.
+    for index, number in enumerate((95, 0, 95)):
+        at_ms = begin_ms + index * STEP_MS
+        for device in ("spike-7", "spike-8"):
+            watched.cluster.send(device, at_ms, wave=number)
+        watched.cluster.send("spike-9", at_ms, wave_a=number, wave_b=number)
+    watched.play("spike-10", "wave", (95, 0, 95, 0, 95), begin_ms + 3 * STEP_MS)
+    watched.wait_for("spike-10", "RAISED")
+    assert [watched.told(f"spike-{number}") for number in (7, 8, 9)] == [[], [], []]
+    watched.play("spike-8", "wave", (0, 95))
+    watched.play("spike-9", "wave_b", (0, 95))
+    watched.wait_for("spike-8", "RAISED")
+    (of_one,) = watched.wait_for("spike-9", "RAISED")
+    assert of_one.metric == "wave_b"
+    assert watched.told("spike-7") == []
+
+
+def test_a_killed_task_manager_loses_nothing_that_was_under_way(watched: Watched) -> None:
+    watched.play("rise-4", "level", (10, 11, 12, 13))
+    watched.cluster.checkpoint(telemetry_patterns.NAME)
+    worker = watched.cluster.worker_of(telemetry_patterns.NAME)
+    worker.clear_away()  # kill -9
+    worker.start()
+    watched.until(
+        lambda: watched.cluster.has_recovered(telemetry_patterns.NAME), "the job runs again", RECOVERED_S
+    )
+    watched.play("rise-4", "level", (5,))
+    # By then the alarm log was read to its end: that must not keep the hold from running out.
+    raised, cleared = watched.wait_for("rise-4", "RAISED", "CLEARED")
+    assert (raised.value, cleared.event_time_ms) == (5, raised.event_time_ms + 2000)
 
 
 def test_other_patterns_let_the_alarms_of_those_that_are_gone_go(
