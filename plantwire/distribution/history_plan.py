@@ -2,7 +2,7 @@
 
 In: the parameters of a request. Out: a `Plan`, or `PlanError` with a reason fit for the client.
 Guarantees: times are aligned to whole steps in UTC; an automatic choice gives at most the wished number of
-points from a tier that is still kept over the whole range, and reads at most `ROWS_PER_POINT_MAX` rows for
+points, the first included, from a tier that still keeps all they are made of, and reads at most `ROWS_PER_POINT_MAX` rows for
 each; a cursor that was not made here is refused.
 Not here: the query (`history_store`), who may ask (`history_api`).
 """
@@ -128,7 +128,10 @@ def parse_time(text: str, name: str) -> int:
 
 
 def _choose(start_ms: int, end_ms: int, points: int, since_ms: Mapping[str, int]) -> Plan:
-    """The finest step that gives at most `points`, from the coarsest tier that has it."""
+    """The finest step that gives at most `points`, from the coarsest tier that has it.
+
+    What the first point is made of is all kept: it begins where its step does, not where the range does.
+    """
     span_ms = end_ms - start_ms
     if span_ms <= points * RAW_STEP_MS and start_ms >= since_ms[RAW.name]:
         return _aligned(RAW, 0, start_ms, end_ms)
@@ -138,7 +141,7 @@ def _choose(start_ms: int, end_ms: int, points: int, since_ms: Mapping[str, int]
         if (
             plan.end_ms - plan.start_ms <= points * step_ms
             and span_ms <= RANGE_MAX_MS[tier.name]
-            and start_ms >= since_ms[tier.name]
+            and plan.start_ms >= since_ms[tier.name]
         ):
             return plan
     # Longer than `points` days: all days, page by page.

@@ -41,7 +41,8 @@ def auto(span_ms: int, until_ms: int = NOW_MS, points: int = 1000) -> tuple[str,
         (DAY_MS, "1m", 2 * MINUTE_MS),
         (7 * DAY_MS, "1m", 15 * MINUTE_MS),
         (29 * DAY_MS, "1h", HOUR_MS),
-        (365 * DAY_MS - HOUR_MS, "1h", 12 * HOUR_MS),
+        (364 * DAY_MS, "1h", 12 * HOUR_MS),
+        (365 * DAY_MS - HOUR_MS, "1d", DAY_MS),
         (366 * DAY_MS, "1d", DAY_MS),
         (10_000 * DAY_MS, "1d", DAY_MS),
     ],
@@ -56,6 +57,26 @@ def test_what_a_tier_no_longer_keeps_comes_from_the_next() -> None:
     assert auto(15 * MINUTE_MS, NOW_MS - 30 * DAY_MS) == ("1h", HOUR_MS)
     assert auto(15 * MINUTE_MS, NOW_MS - 365 * DAY_MS) == ("1d", DAY_MS)
     assert auto(10 * SECOND_MS, NOW_MS - 8 * DAY_MS) == ("1m", MINUTE_MS)
+
+
+@pytest.mark.parametrize(
+    ("kept_days", "span_ms", "step_ms", "tier", "next_tier"),
+    [
+        (365, 364 * DAY_MS, 12 * HOUR_MS, "1h", "1d"),
+        (30, 7 * DAY_MS, 15 * MINUTE_MS, "1m", "1h"),
+        (7, 2 * HOUR_MS, 10 * SECOND_MS, "1s", "1m"),
+        (7, 15 * MINUTE_MS, SECOND_MS, "1s", "1m"),
+    ],
+)
+def test_a_tier_answers_where_it_still_keeps_the_whole_first_step(
+    kept_days: int, span_ms: int, step_ms: int, tier: str, next_tier: str
+) -> None:
+    kept_from_ms = NOW_MS - kept_days * DAY_MS
+    whole_ms = kept_from_ms - kept_from_ms % step_ms + step_ms
+    assert auto(span_ms, whole_ms + span_ms) == (tier, step_ms)
+    # A moment earlier the first point begins a step before, where the tier's rows are gone.
+    assert kept_from_ms <= whole_ms - 1
+    assert auto(span_ms, whole_ms - 1 + span_ms)[0] == next_tier
 
 
 def test_how_long_a_tier_is_kept_is_what_storage_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +180,7 @@ def test_an_automatic_choice_keeps_its_bounds(start_ms: int, end_ms: int, points
     if plan.step_ms < DAY_MS:
         assert -(-(plan.end_ms - plan.start_ms) // plan.step_ms) <= points
     kept_ms = KEPT[plan.tier.name]
-    assert kept_ms is None or start_ms >= now_ms - kept_ms
+    assert kept_ms is None or plan.start_ms >= now_ms - kept_ms
 
 
 @given(times, times, st.sampled_from(RESOLUTIONS), st.integers(1, 10_000), times)
