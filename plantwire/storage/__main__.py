@@ -56,7 +56,7 @@ def main() -> int:
         )
         return 69
     instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()}-{port}")
-    source = FrameSource(settings, instance)
+    source = FrameSource(settings, instance, on_lost=metrics.lost.inc)
     tables, letters = TelemetryTables(settings), DeadLetters(settings)
     upkeep = threading.Thread(target=Upkeep(settings, metrics, stopping).run, name="upkeep", daemon=True)
     log.info("storage_started", host=settings.storage_host, port=port)

@@ -73,6 +73,8 @@ class Batch:
     def __init__(self) -> None:
         self.frames = 0
         self.samples = 0
+        self.size_bytes = 0
+        """Of the rows; what else is kept of a record is no larger."""
         self.late_samples = 0
         self.oldest_received_ms: int | None = None
         """When the gateway received the first live frame in it."""
@@ -85,8 +87,7 @@ class Batch:
 
     def add(self, minute: int, piece: Piece) -> None:
         """Rows of one minute for the tiers."""
-        self.samples += piece.samples
-        self.partitions.add(piece.record.partition)
+        self._note(piece)
         pieces = self._minutes.get(minute)
         if pieces is None:
             self._minutes[minute] = [piece]
@@ -95,9 +96,13 @@ class Batch:
 
     def add_expired(self, piece: Piece) -> None:
         """Rows too old for the tiers."""
-        self.samples += piece.samples
-        self.partitions.add(piece.record.partition)
+        self._note(piece)
         self._expired.append(piece)
+
+    def _note(self, piece: Piece) -> None:
+        self.samples += piece.samples
+        self.size_bytes += len(piece.rows)
+        self.partitions.add(piece.record.partition)
 
     def expired(self) -> Island | None:
         """The rows too old for the tiers, if there are any."""

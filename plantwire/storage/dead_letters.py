@@ -1,5 +1,7 @@
 """Records that cannot be stored → `device.telemetry.dlq`, byte for byte, with the reason.
 
+What is larger than a record may be with its headers is cut, and says so.
+
 In: refusals. Out: dead letters that Kafka has acknowledged.
 Guarantees: `send` returns only when all are acknowledged, else it raises; sent again after a failure, some
 may be there twice.
@@ -21,6 +23,8 @@ from plantwire.storage.source import kafka_log
 
 SOURCE: Final = "storage"
 BODY_MAX_BYTES: Final = 900_000
+HEADER_WHOLE_SIZE: Final = "whole.size.bytes"
+"""Of a body that was cut."""
 ACK_TIMEOUT_S: Final = 10.0
 
 
@@ -58,15 +62,18 @@ class DeadLetters:
         failures: list[KafkaError] = []
         try:
             for record, reason in refusals:
+                headers = [
+                    (HEADER_REASON, reason.encode()),
+                    (HEADER_SOURCE, f"{SOURCE}:{record.partition}:{record.offset}".encode()),
+                    (HEADER_RECEIVED_TIME, str(now_ms).encode()),
+                ]
+                if len(record.body) > BODY_MAX_BYTES:
+                    headers.append((HEADER_WHOLE_SIZE, str(len(record.body)).encode()))
                 self._producer.produce(
                     TELEMETRY_DLQ,
                     value=record.body[:BODY_MAX_BYTES],
                     key=record.key,
-                    headers=[
-                        (HEADER_REASON, reason.encode()),
-                        (HEADER_SOURCE, f"{SOURCE}:{record.partition}:{record.offset}".encode()),
-                        (HEADER_RECEIVED_TIME, str(now_ms).encode()),
-                    ],
+                    headers=headers,
                     on_delivery=lambda error, _message: failures.append(error) if error else None,
                 )
         except (BufferError, KafkaException) as error:

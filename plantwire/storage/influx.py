@@ -4,7 +4,8 @@ In: `device.telemetry.raw`, by a consumer group of its own. Out: every sample in
 SIGTERM or SIGINT, 1 where Kafka ended it (a supervisor starts it anew), 69 where its port is taken, 78 where
 a setting is wrong or it is off.
 Guarantees: an offset is committed only after InfluxDB acknowledged all samples before it, or refused them
-one by one (counted). While InfluxDB is away nothing is fetched and nothing lost, and nobody else notices.
+one by one (counted) while it took others; that it refuses all of many is not taken for their fault, and it is
+waited for. While InfluxDB is away nothing is fetched and nothing lost, and nobody else notices.
 What was sent but not settled is sent again, and says the same. At most one batch is in memory.
 Not here: the database (`ingest`); dead letters, which the storage process sends already.
 
@@ -20,6 +21,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -39,6 +41,11 @@ from plantwire.storage.source import FrameSource, SourceError
 from plantwire.storage.supply import IDLE_PING_S, KAFKA, Source, Supply
 
 INFLUX: Final = "influxdb"
+ALL_REFUSED_MIN: Final = 10
+"""So many refused samples and not one taken: then it is the request that is refused, by a proxy or for a
+setting.
+"""
+_ASKED_AGAIN: Final = 16
 
 log = structlog.get_logger()
 
@@ -106,14 +113,21 @@ class InfluxSink:
         """Whether all are through; False only when told to stop."""
         size = self._settings.influx_batch_samples
         # The last is the next, so that a part that is divided goes on in its place.
-        todo = [lines[start : start + size] for start in range(0, len(lines), size)][::-1]
+        parts = [lines[start : start + size] for start in range(0, len(lines), size)][::-1]
+        todo, outcome = list(parts), Counter[str]()
         failures = 0
+        refused_all = ""
         while True:
             try:
                 if not todo:
                     self._writer.ready()
+                elif refused_all:
+                    self._ask_again(lines, refused_all)
                 while todo:
-                    self._write(todo)
+                    refused_all = self._write(todo, outcome) or refused_all
+                if outcome["refused"] >= ALL_REFUSED_MIN and not outcome["written"]:
+                    todo, outcome = list(parts), Counter()
+                    raise InfluxAwayError(refused_all)
             except InfluxAwayError as error:
                 self._supply.report(INFLUX, str(error))
                 self._metrics.failures.inc()
@@ -122,12 +136,24 @@ class InfluxSink:
                     return False
             else:
                 self._supply.report(INFLUX, None)
+                for name, count in outcome.items():
+                    self._metrics.samples.labels(name).inc(count)
                 self._written_s = self._clock()
                 self._source.resume()
                 return True
 
-    def _write(self, todo: list[list[bytes]]) -> None:
-        """The last part; one that is through, or divided, is off the list."""
+    def _ask_again(self, lines: list[bytes], reason: str) -> None:
+        """Whether any of some samples is taken, after all were refused; raises InfluxAwayError."""
+        for line in lines[:: -(-len(lines) // _ASKED_AGAIN)]:
+            try:
+                if not self._writer.write([line]):
+                    return
+            except InfluxRefusedError as error:
+                reason = str(error)
+        raise InfluxAwayError(reason)
+
+    def _write(self, todo: list[list[bytes]], outcome: Counter[str]) -> str:
+        """The last part; one that is through, or divided, is off the list. Why it was refused, if it was."""
         part = todo[-1]
         began_s = self._clock()
         try:
@@ -138,13 +164,14 @@ class InfluxSink:
                 middle = len(part) // 2
                 todo += [part[middle:], part[:middle]]
             else:
-                self._metrics.samples.labels("refused").inc()
+                outcome["refused"] += 1
                 log.warning("sample_refused", reason=str(error))
-            return
+            return str(error)
         todo.pop()
         self._metrics.write_s.observe(self._clock() - began_s)
-        self._metrics.samples.labels("written").inc(len(part) - dropped)
-        self._metrics.samples.labels("refused").inc(dropped)
+        outcome["written"] += len(part) - dropped
+        outcome["refused"] += dropped
+        return ""
 
 
 def main() -> int:
@@ -176,7 +203,7 @@ def main() -> int:
         return 69
     instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()}-{port}")
     kafka = StorageSettings(kafka=settings.kafka, storage_group=settings.influx_group)
-    source = FrameSource(kafka, instance)
+    source = FrameSource(kafka, instance, on_lost=metrics.lost.inc)
     writer = InfluxClient(settings)
     log.info("influx_started", host=settings.influx_status_host, port=port)
     try:

@@ -21,6 +21,11 @@ class InfluxMetrics:
         self.frames = Counter(
             "plantwire_influx_frames", "Records read from Kafka and settled.", registry=self.registry
         )
+        self.lost = Counter(
+            "plantwire_influx_records_lost",
+            "Records that Kafka deleted before they were read.",
+            registry=self.registry,
+        )
         self.samples = Counter(
             "plantwire_influx_samples",
             "Samples put to InfluxDB: written or refused.",

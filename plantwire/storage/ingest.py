@@ -31,6 +31,8 @@ from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, To
 
 DATABASE: Final = "database"
 REASON_REFUSED: Final = "refused-by-the-database"
+BATCH_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Of rows; long texts reach it before the number of samples does."""
 TAKE_S: Final = 0.01
 """How long to wait for further records while the database works on the batch before."""
 
@@ -118,7 +120,9 @@ class Ingest:
             some = self._source.take(left_s if left_s > 0 else TAKE_S if self._busy() else 0.0)
             records += some
             self._reader.read(some, horizon_ms(self._settings, _now_ms()), batch)
-            full = batch.samples >= self._settings.storage_batch_samples
+            full = (
+                batch.samples >= self._settings.storage_batch_samples or batch.size_bytes >= BATCH_MAX_BYTES
+            )
             if full or (self._clock() >= deadline_s and not self._busy()):
                 break
         return _Work(records, batch)

@@ -24,6 +24,7 @@ class StorageMetrics:
         self.samples = self._counter(
             "samples", "Samples that the database has: stored, duplicate or expired.", "outcome"
         )
+        self.lost = self._counter("records_lost", "Records that Kafka deleted before they were read.")
         self.refused_frames = self._counter(
             "frames_refused", "Records that went to the dead-letter topic.", "reason"
         )

@@ -3,7 +3,8 @@
 In: Kafka. Out: records, in order within each partition.
 Guarantees: an offset is committed only after `settle` was called for its record; what was not settled comes
 again after a restart or when Kafka moves the partition to another process. While paused nothing is fetched,
-and the group does not take the process for dead.
+and the group does not take the process for dead. Records that Kafka's retention took before they were read
+are counted and told.
 Not here: what is in the records (`reading`).
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from plantwire.schemas.topics import TELEMETRY_RAW
@@ -25,6 +27,9 @@ from plantwire.storage.settings import StorageSettings
 _CONSUME_MAX: Final = 500
 _QUEUE_KIB: Final = 65_536
 _SESSION_TIMEOUT_MS: Final = 10_000
+_ASK_TIMEOUT_S: Final = 5.0
+
+log = structlog.get_logger()
 kafka_log: Final = logging.getLogger("plantwire.storage.kafka")
 # librdkafka reports every attempt to connect, for as long as an outage lasts; `obstacle` says it once.
 kafka_log.addHandler(logging.NullHandler())
@@ -38,7 +43,8 @@ class SourceError(Exception):
 class FrameSource:
     """One thread. `start` it, `close` it.
 
-    `instance` names the process among those of its group: stable over restarts, and no other's.
+    `instance` names the process among those of its group: stable over restarts, and no other's. `on_lost` is
+    told how many records Kafka deleted before they were read.
     """
 
     def __init__(
@@ -46,9 +52,13 @@ class FrameSource:
         settings: StorageSettings,
         instance: str,
         make: Callable[[dict[str, Any]], Any] = partial(Consumer, logger=kafka_log),
+        on_lost: Callable[[int], object] = lambda _count: None,
     ) -> None:
         self._settings = settings
         self._instance = instance
+        self._on_lost = on_lost
+        # The offset that follows the last record read, by partition; none where nothing was ever read.
+        self._next: dict[int, int] = {}
         self._make = make
         self._consumer: Any = None
         self._paused = False
@@ -163,9 +173,11 @@ class FrameSource:
             error = message.error()
             if error is None:
                 key, body = message.key(), message.value()
-                records.append(
-                    Record(message.partition(), message.offset(), key, body or b"", message.headers())
-                )
+                partition, offset = message.partition(), message.offset()
+                if offset > self._next.get(partition, offset):
+                    self._note_gap(partition, self._next[partition], offset)
+                self._next[partition] = offset + 1
+                records.append(Record(partition, offset, key, body or b"", message.headers()))
             elif error.fatal():
                 raise SourceError(error.str())
             elif not error.retriable():
@@ -175,7 +187,33 @@ class FrameSource:
             self._away = None
         return records
 
+    def _note_gap(self, partition: int, expected: int, offset: int) -> None:
+        """Offsets are missing before `offset`: those below Kafka's first one were deleted unread. The others
+        never were records (marks of transactions)."""
+        try:
+            low, _ = self._consumer.get_watermark_offsets(
+                TopicPartition(TELEMETRY_RAW, partition), timeout=_ASK_TIMEOUT_S
+            )
+        except KafkaException:
+            low = offset
+        lost = min(low, offset) - expected
+        if lost > 0:
+            self._on_lost(lost)
+            log.error(
+                "records_lost",
+                partition=partition,
+                records=lost,
+                detail="Kafka's retention deleted them before they were read; a longer one keeps them.",
+            )
+
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        try:
+            committed = consumer.committed(partitions, timeout=_ASK_TIMEOUT_S)
+        except KafkaException:
+            committed = []
+        for one in partitions:
+            self._next.pop(one.partition, None)
+        self._next |= {one.partition: one.offset for one in committed if one.offset >= 0}
         if self._paused:
             consumer.incremental_assign(partitions)
             consumer.pause(partitions)

@@ -53,7 +53,15 @@ def test_a_letter_has_the_bytes_and_says_why_and_from_where() -> None:
         ("reason", b"undecodable"),
         ("source", b"storage:3:42"),
         ("received.time.ms", b"17"),
+        ("whole.size.bytes", b"900001"),
     ]
+
+
+def test_a_letter_that_fits_is_whole() -> None:
+    producer = FakeProducer()
+    letters(producer).send([Refusal(Record(3, 42, b"press-1", b"\xff"), "undecodable")], now_ms=17)
+    assert producer.sent[0]["value"] == b"\xff"
+    assert "whole.size.bytes" not in dict(producer.sent[0]["headers"])
 
 
 @pytest.mark.parametrize(

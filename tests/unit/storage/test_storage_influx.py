@@ -147,6 +147,33 @@ def test_a_sample_that_is_never_taken_is_found_counted_and_left_behind() -> None
     assert len(world.sizes) < 40
 
 
+def test_a_request_that_is_refused_whatever_is_in_it_is_waited_for() -> None:
+    """By a proxy, or for a setting that is wrong: no sample is given up for it."""
+    world = World(numbered(*range(100)))
+    world.poison = set(range(100))
+    waits: list[list[str]] = []
+
+    def on_wait() -> None:
+        waits.append(world.health.obstacles())
+        if len(waits) == 20:
+            world.poison = {17.0}
+
+    world.on_wait = on_wait
+    world.run()
+    assert waits[0] == ["influxdb: field type conflict"]
+    assert world.taken == set(range(100)) - world.poison
+    assert world.settled == list(range(100))
+    assert world.value("samples_total", outcome="refused") == 1
+    assert world.value("samples_total", outcome="written") == 99
+
+
+def test_a_few_samples_that_are_refused_hold_nothing_up() -> None:
+    world = World(numbered(0, 1), numbered(2))
+    world.poison = {0.0, 1.0}
+    world.run()
+    assert (world.settled, world.taken) == ([0, 1, 2], {2.0})
+
+
 def test_an_outage_in_the_middle_of_the_search_loses_nothing() -> None:
     world = World(numbered(*range(8)))
     world.poison = {5.0}

@@ -11,6 +11,7 @@ import pytest
 
 from plantwire.platform.health import Health
 from plantwire.schemas.records import Metric
+from plantwire.storage import ingest
 from plantwire.storage.batch import Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
 from plantwire.storage.ingest import DATABASE, REASON_REFUSED, Ingest
@@ -238,6 +239,16 @@ def test_while_the_database_works_no_more_than_one_batch_is_gathered() -> None:
     world.run(UntilWaitedFor(), samples=2)
     assert left == [2, 1, 0, 0]
     assert world.written == world.settled == [0, 100, 1, 101, 2, 102, 3, 103]
+
+
+def test_large_rows_end_a_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "BATCH_MAX_BYTES", 1)
+    world = World(*(records(n) for n in range(3)))
+    left: list[int] = []
+    world.on_write = lambda: left.append(len(world.batches))
+    world.run(UntilWaitedFor())
+    assert left == [1, 0, 0]
+    assert world.written == world.settled == [0, 1, 2]
 
 
 def test_a_batch_that_fails_goes_before_the_one_gathered_meanwhile() -> None:

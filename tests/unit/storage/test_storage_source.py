@@ -149,6 +149,30 @@ def test_partitions_that_come_during_a_pause_are_paused_too(source: FrameSource)
     assert consumer.paused == set()
 
 
+# As committed; where offsets are missing that Kafka still has (marks of transactions); read again.
+@pytest.mark.parametrize("first", [4, 9, 2])
+def test_what_is_there_is_not_lost(first: int) -> None:
+    lost: list[int] = []
+    source = FrameSource(StorageSettings(), "here-8082", make=FakeConsumer, on_lost=lost.append)
+    source.start()
+    consumer = consumer_of(source)
+    consumer.on_assign(consumer, [TopicPartition(TELEMETRY_RAW, 0)])
+    consumer.messages = [FakeMessage(0, first), FakeMessage(0, first + 1)]
+    assert len(source.take(0.1)) == 2
+    assert lost == []
+
+
+def test_what_kafka_deleted_before_it_was_read_is_counted() -> None:
+    lost: list[int] = []
+    source = FrameSource(StorageSettings(), "here-8082", make=FakeConsumer, on_lost=lost.append)
+    source.start()
+    consumer = consumer_of(source)
+    consumer.on_assign(consumer, [TopicPartition(TELEMETRY_RAW, 1)])
+    consumer.messages = [FakeMessage(1, 5), FakeMessage(1, 6)]
+    source.take(0.1)
+    assert lost == [1]  # 4 was committed as the next one, and 5 is Kafka's first
+
+
 def test_what_comes_while_it_waits_is_given_out_first(source: FrameSource) -> None:
     consumer = consumer_of(source)
     consumer.messages = [FakeMessage(0, 7)]
