@@ -61,7 +61,7 @@ RANGES: Final = (
     Range("1 d", DAY_MS, "1m", 710),
     Range("7 d", 7 * DAY_MS, "1m", 660),
     Range("30 d", 30 * DAY_MS, "1h", 710),
-    # A little less than what the 1 h tier is kept, so that it answers, whose points are of 12 h, the first one
+    # A little less than what the 1 h tier is kept, so that it answers, in points of 12 h with the first one
     # whole: a year and more is half as many points.
     Range(YEAR, 365 * DAY_MS - 13 * HOUR_MS, "1h", 720),
 )

@@ -2,8 +2,8 @@
 
 In: the parameters of a request. Out: a `Plan`, or `PlanError` with a reason fit for the client.
 Guarantees: times are aligned to whole steps in UTC; an automatic choice gives at most the wished number of
-points, the first included, from a tier that still keeps all they are made of, and reads at most `ROWS_PER_POINT_MAX` rows for
-each; a cursor that was not made here is refused.
+points, from a tier that still keeps all that the first one is made of, and reads at most `ROWS_PER_POINT_MAX`
+rows for each; a cursor that was not made here is refused.
 Not here: the query (`history_store`), who may ask (`history_api`).
 """
 
