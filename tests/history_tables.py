@@ -32,21 +32,26 @@ def schema(database_url: str) -> Iterator[str]:
 
 @contextmanager
 def timescale_database() -> Iterator[str]:
-    """The URL of an empty database with TimescaleDB; skips where no server is named."""
+    """The URL of an empty database with TimescaleDB, owned by a role with a password that is no superuser;
+    skips where no server is named.
+    """
     server = os.environ.get(TIMESCALEDB)
     if not server:
         pytest.skip(f"{TIMESCALEDB} names no server with TimescaleDB on which databases may be made")
-    name = f"history_{secrets.token_hex(4)}"
+    name, password = f"test_{secrets.token_hex(6)}", secrets.token_hex(16)
+    role, parts = sql.Identifier(name), urlsplit(server)
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+        make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+        connection.execute(make.format(role, sql.Literal(password)))
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
     try:
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(parts._replace(path=f"/{name}").geturl(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-        yield url
+        yield f"postgresql://{name}:{password}@{parts.hostname}:{parts.port}/{name}"
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(role))
+            connection.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def make_tables(url: str) -> None:

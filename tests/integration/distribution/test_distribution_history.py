@@ -353,21 +353,30 @@ def test_a_database_that_is_away_concerns_history_only_and_is_found_again(
         for path in ("/readyz", "/api/alarms", "/api/devices/telemetry/latest"):
             assert httpx.get(distribution.url + path, headers=headers, timeout=10).status_code == 200
 
+    def is_found() -> None:
+        # The first answer counts: on a busy machine the next one may have to wait longer than it may.
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers.append(ask(distribution, **query))
+            return answers[-1].status_code == 200
+
+        wait_for(answered)
+        assert points(answers[-1]) == TIERS["1m"]
+
     try:
         is_away()
         way.open()
-        wait_for(lambda: ask(distribution, **query).status_code == 200)
-        assert points(ask(distribution, **query)) == TIERS["1m"]
+        is_found()
         way.cut()
         is_away()
         way.open()
-        wait_for(lambda: ask(distribution, **query).status_code == 200)
-        assert points(ask(distribution, **query)) == TIERS["1m"]
+        is_found()
     finally:
         way.close()
     requests = "plantwire_distribution_history_requests_total"
     assert distribution.metric(requests, outcome="unavailable") >= 2
-    assert distribution.metric(requests, outcome="answered") >= 4
+    assert distribution.metric(requests, outcome="answered") == 2
     password = urlsplit(stored).password
     assert password
     assert password not in distribution.log()

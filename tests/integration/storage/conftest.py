@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-TIMESCALEDB = "PLANTWIRE_TEST_TIMESCALEDB"
+from tests import history_tables
 
 
 @pytest.fixture
@@ -27,22 +25,8 @@ def plain_database(database_url: str) -> Iterator[str]:
 @pytest.fixture
 def timescale_database() -> Iterator[str]:
     """URL of an empty database with TimescaleDB, owned by a role that is no superuser."""
-    server = os.environ.get(TIMESCALEDB)
-    if not server:
-        pytest.skip(f"{TIMESCALEDB} names no server with TimescaleDB on which databases may be made")
-    name, password = f"test_{secrets.token_hex(6)}", secrets.token_hex(16)
-    parts = urlsplit(server)
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'".encode())
-        connection.execute(f"CREATE DATABASE {name} OWNER {name}".encode())
-    try:
-        with psycopg.connect(parts._replace(path=f"/{name}").geturl(), autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION timescaledb")
-        yield f"postgresql://{name}:{password}@{parts.hostname}:{parts.port}/{name}"
-    finally:
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-            connection.execute(f"DROP ROLE {name}".encode())
+    with history_tables.timescale_database() as url:
+        yield url
 
 
 @pytest.fixture(params=["postgresql", pytest.param("timescaledb", marks=pytest.mark.timescaledb)])
