@@ -2,7 +2,8 @@
 
 In: a plan (`history_plan`), a device, a metric. Out: points in the order of time, a page at a time.
 Guarantees: no query runs longer than its bound, no more than `connections_max` at once and `waiting_max`
-waiting; a database that is away, slow or without tables is an error that says so, and disturbs nothing else;
+waiting; a database that is away, slow, without tables or closed to its role is an error that says so, and
+disturbs nothing else;
 connections are made when they are needed, so it is found again by itself; nothing can be written.
 The event loop is held for one slice of `SLICE_ROWS` rows at most: alarms go through it too.
 Not here: which tier (`history_plan`), how points are written (`history_formats`).
@@ -16,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
+import structlog
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from plantwire.distribution.history_plan import Plan
 from plantwire.schemas.records import QUALITY_GOOD
@@ -32,6 +34,7 @@ RECONNECT_MAX_S: Final = 5.0
 # What the database may take beyond its own bound on a statement until it counts as gone.
 SILENCE_MAX_S: Final = 2.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_AWAY: Final = "The database is not reachable at the moment."
 
 # timestamp (ms), avg, min, max, sum, count
 Point = tuple[int, float, float, float, float, int]
@@ -56,6 +59,8 @@ _MERGED: Final = sql.SQL(
     "GROUP BY 1) AS points ORDER BY point LIMIT %(rows)s"
 )
 
+_log = structlog.get_logger(__name__)
+
 
 class HistoryError(Exception):
     """No answer from the database; `reason` and text are fit for the client."""
@@ -64,7 +69,7 @@ class HistoryError(Exception):
 
 
 class HistoryBusyError(HistoryError):
-    """More questions than may wait."""
+    """More questions than may wait, or one that waited too long for its turn."""
 
     reason = "busy"
 
@@ -94,6 +99,9 @@ class HistoryStore:
             conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise ValueError("the database URL is not one of PostgreSQL") from None
+        self._connections_max = connections_max
+        self._connections_used = 0
+        self._refusal: str | None = None
         self._wait_s = wait_s
         self._statement_timeout_s = statement_timeout_s
         self._pool = AsyncConnectionPool(
@@ -129,21 +137,45 @@ class HistoryStore:
         """At most `limit` points; raises HistoryError."""
         try:
             async with self._pool.connection() as connection:
-                async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
-                    rows = await self._rows(connection, plan, device_id, metric, limit + 1)
+                self._connections_used += 1
+                try:
+                    async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
+                        rows = await self._rows(connection, plan, device_id, metric, limit + 1)
+                finally:
+                    self._connections_used -= 1
         except TooManyRequests:
             raise HistoryBusyError("Too many requests for history are waiting.") from None
+        except PoolTimeout:
+            if self._connections_used < self._connections_max:
+                raise HistoryError(_AWAY) from None
+            raise HistoryBusyError(
+                f"No connection to the database has become free within {self._wait_s:g} s."
+            ) from None
         except psycopg.errors.QueryCanceled:
             raise HistoryTimeoutError(
                 f"The database took longer than {self._statement_timeout_s:g} s: "
                 "ask for less, or for a coarser resolution."
             ) from None
         except psycopg.errors.UndefinedTable:
-            raise HistoryError("Nothing has been stored yet: the database has no tables.") from None
+            raise HistoryError(
+                "Nothing has been stored yet: the database has no tables, or its role may not see them."
+            ) from None
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
-            raise HistoryError("The database is not reachable at the moment.") from None
+            raise HistoryError(_AWAY) from None
+        except psycopg.Error as error:
+            self._tell(error)
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise HistoryError("The database does not let this server's role read the tables.") from None
+            raise HistoryError("The database refuses the question.") from None
+        self._refusal = None
         next_ms = rows.pop()[0] if len(rows) > limit else None
         return Page(rows, next_ms)
+
+    def _tell(self, error: psycopg.Error) -> None:
+        """Log a refusal, once while it is the same."""
+        if error.sqlstate != self._refusal:
+            self._refusal = error.sqlstate
+            _log.warning("history.refused", sqlstate=error.sqlstate, reason=error.diag.message_primary)
 
     async def _rows(
         self, connection: psycopg.AsyncConnection, plan: Plan, device_id: str, metric: str, rows_max: int
