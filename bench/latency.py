@@ -114,8 +114,10 @@ def wait_until_caught_up(stack: Stack) -> None:
     deadline_s = time.monotonic() + CATCH_UP_TIMEOUT_S
     while (pending := stack.pending_records()) > CAUGHT_UP_RECORDS:
         if time.monotonic() > deadline_s:
-            raise BenchError(f"Flink still has {pending} records to read after {CATCH_UP_TIMEOUT_S:.0f} s")
-        time.sleep(CATCH_UP_LOOK_S)  # Flink tells it to those who ask only
+            raise BenchError(
+                f"The engine still has {pending} records to read after {CATCH_UP_TIMEOUT_S:.0f} s"
+            )
+        time.sleep(CATCH_UP_LOOK_S)  # it tells those who ask only
 
 
 def main_targets(run: LatencyRun) -> list[report.Target]:
@@ -243,6 +245,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--use-running", action="store_true", help="measure the running stack of this PLANTWIRE_HOME"
     )
+    parser.add_argument("--engine", choices=["flink", "light"], default="flink", help="of the own stack")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder for latency.json")
     parser.set_defaults(part="all")
     arguments = parser.parse_args(words)
@@ -256,7 +259,11 @@ def main() -> None:
     arguments = parse_arguments()
     console = Console(width=140 if not sys.stdout.isatty() else None)
     folder = Path(tempfile.mkdtemp(prefix="plantwire-bench-"))
-    chosen = running_stack(RULES_FILE) if arguments.use_running else own_stack(folder / "home", RULES_FILE)
+    chosen = (
+        running_stack(RULES_FILE)
+        if arguments.use_running
+        else own_stack(folder / "home", RULES_FILE, arguments.engine)
+    )
     try:
         with chosen as stack:
             figures, targets = measure(console, stack, arguments, folder)
@@ -268,7 +275,8 @@ def main() -> None:
         name: value for name, value in vars(arguments).items() if name not in ("results", "use_running")
     }
     # A part alone must not replace the whole result.
-    name = "latency" if arguments.part == "all" else f"latency-{arguments.part}"
+    name = "latency" if arguments.engine == "flink" else f"latency-{arguments.engine}"
+    name = name if arguments.part == "all" else f"{name}-{arguments.part}"
     outcome = report.make_report(
         name,
         parameters={**parameters, "own_stack": not arguments.use_running, "metrics_per_frame": 10},

@@ -40,8 +40,12 @@ PORTS: Final = (
     "GATEWAY_PORT",
     "DISTRIBUTION_PORT",
     "STORAGE_PORT",
+    "LIGHT_DETECTION_PORT",
+    "LIGHT_LIVE_PORT",
 )
 RUNNING: Final = "RUNNING"
+LIGHT_PARTS: Final = ("alarm-detection", "live-state")
+LIGHT_LAG: Final = "plantwire_light_lag_records "
 
 
 class BenchError(Exception):
@@ -63,6 +67,7 @@ class PartStatus(msgspec.Struct, frozen=True):
 
     name: str
     pid: int | None = None
+    port: int | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -125,7 +130,7 @@ class Stack:
 
     def parts(self) -> dict[str, list[psutil.Process]]:
         """The processes of every part; TaskManagers are named after the job that they run."""
-        jobs = self._job_of_task_manager()
+        jobs = {} if self.is_light else self._job_of_task_manager()
         found: dict[str, list[psutil.Process]] = {}
         for part in self.status.parts:
             if part.pid is None:
@@ -138,8 +143,15 @@ class Stack:
             found["supervisor"] = [psutil.Process(self.status.supervisor_pid)]
         return found
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it runs without Flink."""
+        return not any(part.name in ("jobmanager", "flink") for part in self.status.parts)
+
     def pending_records(self) -> int:
-        """Records that Flink's sources have not read yet, as of Flink's last look at its metrics."""
+        """Records that the engine has not read yet, as of its last look."""
+        if self.is_light:
+            return sum(self._lag(part.port) for part in self.status.parts if part.name in LIGHT_PARTS)
         total = 0
         for job, vertex in self._vertices():
             path = f"/jobs/{job}/vertices/{vertex}/metrics"
@@ -148,6 +160,13 @@ class Stack:
                 values = self._rest(f"{path}?get={','.join(names)}")
                 total += sum(int(float(value["value"])) for value in values)
         return total
+
+    def _lag(self, port: int | None) -> int:
+        try:
+            lines = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=REST_TIMEOUT_S).text.splitlines()
+        except httpx.HTTPError as error:
+            raise BenchError(f"The light engine does not answer: {error}") from None
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(LIGHT_LAG))
 
     def _vertices(self) -> Iterator[tuple[str, str]]:
         for job in self._rest("/jobs/overview")["jobs"]:
@@ -173,13 +192,13 @@ class Stack:
 
 
 @contextmanager
-def own_stack(folder: Path, rules_file: Path) -> Iterator[Stack]:
+def own_stack(folder: Path, rules_file: Path, engine: str = "flink") -> Iterator[Stack]:
     """A stack in `folder` on free ports, without the simulated plant, with `rules_file` in force."""
     ports = {f"PLANTWIRE_{name}": str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PLANTWIRE_")}
     stack = Stack({**inherited, **ports, "PLANTWIRE_HOME": str(folder)})
     try:
-        stack.command("up", "--detach", "--no-simulator")
+        stack.command("up", "--detach", "--no-simulator", "--engine", engine)
         stack.command("status", "--wait", "120")
         stack.command("rules", "apply", str(rules_file))
         yield stack
