@@ -28,7 +28,7 @@ from plantwire.storage.settings import StorageSettings
 from plantwire.storage.source import FrameSource, SourceError
 from plantwire.storage.supply import KAFKA
 from plantwire.storage.tables import TelemetryTables
-from plantwire.storage.upkeep import Upkeep
+from plantwire.storage.upkeep import UPKEEP, Upkeep
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ def main() -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    metrics, health = StorageMetrics(), Health((DATABASE, KAFKA))
+    metrics, health = StorageMetrics(), Health((DATABASE, KAFKA, UPKEEP))
     status = StatusServer(settings.storage_host, settings.storage_port, health.obstacles, metrics.text)
     try:
         port = status.start()
@@ -58,7 +58,7 @@ def main() -> int:
     instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()}-{port}")
     source = FrameSource(settings, instance, on_lost=metrics.lost.inc)
     tables, letters = TelemetryTables(settings), DeadLetters(settings)
-    upkeep = threading.Thread(target=Upkeep(settings, metrics, stopping).run, name="upkeep", daemon=True)
+    upkeep = threading.Thread(target=Upkeep(settings, metrics, health, stopping).run, daemon=True)
     log.info("storage_started", host=settings.storage_host, port=port)
     try:
         source.start()

@@ -20,11 +20,11 @@ from typing import Final, Protocol
 import structlog
 
 from plantwire.platform.health import Health
-from plantwire.storage.batch import Batch, Island, Record, Refusal
+from plantwire.storage.batch import MINUTE_MS, Batch, Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
 from plantwire.storage.metrics import StorageMetrics
+from plantwire.storage.reach import Bounds, horizon_ms
 from plantwire.storage.reading import RecordReader
-from plantwire.storage.retention import horizon_ms
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.supply import IDLE_PING_S, KAFKA, Source, Supply
 from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
@@ -33,6 +33,8 @@ DATABASE: Final = "database"
 REASON_REFUSED: Final = "refused-by-the-database"
 BATCH_MAX_BYTES: Final = 32 * 1024 * 1024
 """Of rows; long texts reach it before the number of samples does."""
+MOVED_MS: Final = 5 * MINUTE_MS
+"""How far the time before which samples are too late may move on while a batch waits; a margin follows it."""
 TAKE_S: Final = 0.01
 """How long to wait for further records while the database works on the batch before."""
 
@@ -44,6 +46,9 @@ class Tables(Protocol):
 
     def ready(self) -> None:
         """Raises DatabaseAwayError where it is not."""
+
+    def bounds(self) -> Bounds:
+        """What the database knows of retention; raises DatabaseAwayError."""
 
     def write(self, island: Island, partitions: list[int]) -> Stored:
         """One transaction."""
@@ -64,10 +69,14 @@ class _Work:
 
     def __init__(self, records: list[Record], batch: Batch) -> None:
         self.records = records
+        self.failures = 0
+        self.take(batch)
+
+    def take(self, batch: Batch) -> None:
+        """All of it is to be written."""
         self.batch = batch
         self.islands = batch.islands()
         self.expired = batch.expired()
-        self.failures = 0
 
 
 class Ingest:
@@ -96,6 +105,7 @@ class Ingest:
         up = {DATABASE: metrics.database_up, KAFKA: metrics.kafka_up}
         self._supply = Supply(source, health, up, metrics.lag, stopping, clock)
         self._reader = RecordReader()
+        self._bounds: Bounds = {}
         self._written_s = -IDLE_PING_S
         self._writing: tuple[_Work, Future[Exception | None]] | None = None
 
@@ -119,7 +129,7 @@ class Ingest:
             left_s = deadline_s - self._clock()
             some = self._source.take(left_s if left_s > 0 else TAKE_S if self._busy() else 0.0)
             records += some
-            self._reader.read(some, horizon_ms(self._settings, _now_ms()), batch)
+            self._reader.read(some, self._horizon_ms(), batch)
             full = (
                 batch.samples >= self._settings.storage_batch_samples or batch.size_bytes >= BATCH_MAX_BYTES
             )
@@ -157,10 +167,13 @@ class Ingest:
 
     def _attempt(self, work: _Work) -> Exception | None:
         """Write what is left of a batch; what stood in the way, None when it is through."""
-        batch = work.batch
         try:
             if not work.islands and work.expired is None:
                 self._tables.ready()
+            else:
+                self._bounds = self._tables.bounds()
+                self._judge_again(work)
+            batch = work.batch
             while work.islands:
                 self._write(work.islands, batch)
             if work.expired is not None:
@@ -172,6 +185,18 @@ class Ingest:
         if batch.oldest_received_ms is not None:
             self._metrics.age_s.observe(max(0.0, (_now_ms() - batch.oldest_received_ms) / 1000))
         return None
+
+    def _judge_again(self, work: _Work) -> None:
+        """Read a batch anew where the rows beside its own may have been deleted since it was gathered: the
+        database was away for long, or had not been asked yet.
+        """
+        if work.islands and work.islands[0].first_minute * MINUTE_MS < self._horizon_ms() - MOVED_MS:
+            batch = Batch()
+            RecordReader().read(work.records, self._horizon_ms(), batch)
+            work.take(batch)
+
+    def _horizon_ms(self) -> int:
+        return horizon_ms(self._settings, self._bounds, _now_ms())
 
     def _write(self, islands: list[Island], batch: Batch) -> None:
         """The last island; one that is through, or divided, is off the list. Of two halves the first one

@@ -100,6 +100,7 @@ def migrate(connection: Connection, migrations: Sequence[Migration] | None = Non
         missing = wanted[len(applied) :]
         for migration in missing:
             with connection.transaction():
+                connection.execute("SET LOCAL statement_timeout = 0")  # an index on much takes its time
                 connection.execute(_TABLE)
                 connection.execute(migration.sql.encode())  # as bytes: no placeholder is looked for in it
                 connection.execute(

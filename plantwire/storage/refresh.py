@@ -15,7 +15,7 @@ from typing import Final
 from psycopg import errors, sql
 
 from plantwire.storage.migration import Connection, Variant
-from plantwire.storage.policies import refreshes
+from plantwire.storage.policies import computable_days, refreshes
 from plantwire.storage.rollups import ROLLUPS, roll_up
 from plantwire.storage.settings import StorageSettings
 
@@ -36,7 +36,7 @@ def refresh_tiers(
             while roll_up(connection, rollup)[0]:
                 pass
         return
-    for refresh in refreshes(settings):
+    for refresh in refreshes(settings, computable_days(connection)):
         reach = sql.Literal(f"{refresh.reach_days} days")
         start = sql.SQL("now() - {}::interval").format(reach) if refresh.reach_days else sql.SQL("NULL")
         end = sql.SQL("time_bucket({}::interval, now())").format(sql.Literal(BUCKETS[refresh.tier]))

@@ -1,23 +1,30 @@
 """What is old goes: a scheduled delete, where TimescaleDB does not drop chunks itself.
 
-In: settings, the database's variant. Out: fewer rows.
-Guarantees: a step deletes a bounded number of rows, so no transaction is long; a tier loses rows only after
-the tiers above it were computed from them (the caller rolls up first).
-Not here: TimescaleDB's retention policies (`policies`), when (`upkeep`).
+In: settings, the database's variant. Out: fewer rows; in `storage_retention`, up to where they may be gone.
+Guarantees: it is noted before anything is deleted, and the note never goes back, so that nobody computes a
+tier from what is left. A step deletes a bounded number of rows, the oldest first, so no transaction is long
+and none looks at rows that stay.
+Not here: TimescaleDB's retention policies (`policies`), when (`upkeep`), what the notes lead to (`reach`).
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from plantwire.storage.migration import Connection, Variant
 from plantwire.storage.settings import StorageSettings
 
 ROWS_PER_STEP: Final = 20_000
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
-MARGIN_MS: Final = HOUR_MS
-"""How long before its tier goes a sample is too late for it, so that the tiers above are computed in time."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Nothing stored is older."""
+
+_NOTE: Final = """
+INSERT INTO storage_retention (relation, gone_before) VALUES (%s, now() - make_interval(days => %s))
+ON CONFLICT (relation) DO UPDATE
+SET gone_before = greatest(storage_retention.gone_before, excluded.gone_before)
+RETURNING now() - make_interval(days => %s)
+"""
 
 
 class Keep(NamedTuple):
@@ -42,16 +49,42 @@ def kept(settings: StorageSettings, variant: Variant) -> list[Keep]:
     return [keep for keep in tables if keep.days]
 
 
-def horizon_ms(settings: StorageSettings, now_ms: int) -> int:
-    """Samples before this are too late for the tiers: the rows of their time may be gone already."""
-    days = settings.storage_keep_1s_days
-    return now_ms - days * DAY_MS + MARGIN_MS if days else 0
+def note_gone(connection: Connection, relation: str, days: int) -> datetime:
+    """Note that rows older than `days` may be gone from now on; answers what time that is."""
+    noted = connection.execute(_NOTE, (relation, days, days)).fetchone()
+    if noted is None:
+        raise AssertionError("an upsert without a condition answers a row")
+    before: datetime = noted[0]
+    return before
 
 
-def delete_old(connection: Connection, keep: Keep, rows: int = ROWS_PER_STEP) -> int:
-    """Delete at most `rows`; fewer means that none are left. Raises psycopg.Error."""
-    statement = (
-        f"DELETE FROM {keep.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {keep.table} "  # noqa: S608
-        f"WHERE {keep.column} < now() - INTERVAL '{int(keep.days)} days' LIMIT {int(rows)}))"
+class Deleted(NamedTuple):
+    """One step: how many rows went, whether others are left, and where to go on."""
+
+    rows: int
+    more: bool
+    since: datetime
+
+
+def delete_old(
+    connection: Connection, keep: Keep, since: datetime, before: datetime, rows: int = ROWS_PER_STEP
+) -> Deleted:
+    """Delete the oldest rows of [since, before), at most `rows`. Raises psycopg.Error.
+
+    The next step goes on where this one ended: the places of deleted rows stay in the index for a while, and
+    each step would pass those of all the steps before it.
+    """
+    answer = connection.execute(statement(keep, rows).encode(), (since, before)).fetchone()
+    deleted, seen, latest = answer if answer is not None else (0, 0, None)
+    more = seen == rows
+    return Deleted(deleted, more, latest if more else before)
+
+
+def statement(keep: Keep, rows: int) -> str:
+    """The SQL of one step, for the times from and to."""
+    return (
+        f"WITH old AS MATERIALIZED (SELECT ctid, {keep.column} AS at FROM {keep.table} "  # noqa: S608
+        f"WHERE {keep.column} >= %s AND {keep.column} < %s ORDER BY {keep.column} LIMIT {int(rows)}), "
+        f"gone AS (DELETE FROM {keep.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) RETURNING 1) "
+        "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old), (SELECT max(at) FROM old)"
     )
-    return connection.execute(statement.encode()).rowcount

@@ -103,9 +103,18 @@ SET avg = excluded.avg, min = excluded.min, max = excluded.max, sum = excluded.s
 """  # noqa: S608 - no value from outside is in it
 # The bounds are literals so that the planner leaves out the chunks of other times.
 
+EXPIRED_BETWEEN: Final = "SELECT min(time), max(time) FROM incoming"
+# What the raw table has came in time once, and is in the tiers: it is read again. Asked for row by row, by
+# the key; a join would read whole days. The bounds are literals for the same reason as above.
 STORE_EXPIRED: Final = """
 INSERT INTO telemetry_expired (device_id, metric, time, number, text, quality)
-SELECT device_id, metric, time, number, text, quality FROM incoming ORDER BY place
+SELECT i.device_id, i.metric, i.time, i.number, i.text, i.quality FROM incoming i
+WHERE (
+    SELECT count(*) FROM device_telemetry r
+    WHERE r.device_id = i.device_id AND r.metric = i.metric AND r.time = i.time
+      AND r.time >= {earliest} AND r.time <= {latest}
+) = 0
+ORDER BY i.place
 ON CONFLICT DO NOTHING
 """
 

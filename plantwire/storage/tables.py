@@ -13,6 +13,7 @@ Not here: when to try again (`ingest`), the tiers above (`rollups`, TimescaleDB)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -24,11 +25,14 @@ from plantwire.storage import statements
 from plantwire.storage.batch import Island, Piece
 from plantwire.storage.migration import Connection, SchemaError, Variant, migrate, require_current
 from plantwire.storage.policies import apply_policies
+from plantwire.storage.reach import Bounds, read_bounds
 from plantwire.storage.rows import HEADER, TRAILER
 from plantwire.storage.settings import StorageSettings
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 60
+BOUNDS_EVERY_S: Final = 60.0
+"""How often the database is asked for what it knows of retention; `reach.MARGIN_MS` is far longer."""
 COPY_CHUNK_BYTES: Final = 1024 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # About the rows themselves; every other error may be gone next time.
@@ -62,8 +66,12 @@ class TelemetryTables:
         self,
         settings: StorageSettings,
         connect: Callable[[StorageSettings, str], Connection] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._clock = clock
+        self._bounds: Bounds = {}
+        self._bounds_due_s = 0.0
         self._connect = connect or open_connection
         self._connection: Connection | None = None
         self._store = self._store_checked = ""
@@ -76,6 +84,18 @@ class TelemetryTables:
         except (psycopg.Error, SchemaError) as error:
             self.close()
             raise DatabaseAwayError(describe(error)) from error
+
+    def bounds(self) -> Bounds:
+        """What the database knows of retention, at most a minute old; raises DatabaseAwayError."""
+        try:
+            connection = self._connected()
+            if self._clock() >= self._bounds_due_s:
+                self._bounds = read_bounds(connection)
+                self._bounds_due_s = self._clock() + BOUNDS_EVERY_S
+        except (psycopg.Error, SchemaError) as error:
+            self.close()
+            raise DatabaseAwayError(describe(error)) from error
+        return self._bounds
 
     def write(self, island: Island, partitions: Sequence[int]) -> Stored:
         """One transaction with its raw samples and seconds; raises DatabaseAwayError, RefusedError."""
@@ -116,6 +136,7 @@ class TelemetryTables:
                 raise
             self._store = statements.store(variant, checked=False)
             self._store_checked = statements.store(variant, checked=True)
+            self._bounds_due_s = self._clock()
             self._connection = connection
         return self._connection
 
@@ -197,7 +218,11 @@ def _sum_up(connection: Connection, store: str, island: Island) -> Stored:
 
 def _write_expired(connection: Connection, island: Island) -> Stored:
     _copy(connection, statements.COPY, island.pieces)
-    return Stored(connection.execute(statements.STORE_EXPIRED.encode()).rowcount, 0, 0)
+    earliest, latest = connection.execute(statements.EXPIRED_BETWEEN).fetchone() or (None, None)
+    store = sql.SQL(statements.STORE_EXPIRED).format(
+        earliest=sql.Literal(earliest), latest=sql.Literal(latest)
+    )
+    return Stored(connection.execute(store, prepare=False).rowcount, 0, 0)
 
 
 def _copy(connection: Connection, statement: str, pieces: Sequence[Piece]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from psycopg import errors
 
 from plantwire.schemas.records import Metric
 from plantwire.storage.migration import Connection, Variant
@@ -18,40 +17,12 @@ from tests.integration.storage.storage_rig import (
     read_raw,
     read_tiers,
     settle_tiers,
-    wait_for,
     write_all,
 )
+from tests.integration.storage.timescale_jobs import policies, run_job
 from tests.telemetry_truth import DAY_MS, HOUR_MS, frame, record, samples_of, tiers
 
 pytestmark = pytest.mark.timescaledb
-
-KINDS = ("policy_refresh_continuous_aggregate", "policy_compression", "policy_retention")
-
-
-def policies(connection: Connection) -> dict[str, dict[str, int]]:
-    """Kind → relation → job."""
-    rows = connection.execute(
-        "SELECT proc_name, hypertable_name, job_id FROM timescaledb_information.jobs "
-        "WHERE proc_name = ANY(%s)",
-        (list(KINDS),),
-    )
-    found: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
-    for kind, relation, job in rows:
-        found[kind][relation] = job
-    return found
-
-
-def run_job(connection: Connection, job: int) -> None:
-    """Run it now, once TimescaleDB itself does not."""
-
-    def ran() -> bool:
-        try:
-            connection.execute(f"CALL run_job({job})".encode())
-        except (errors.LockNotAvailable, errors.DataException):  # the scheduler is at it
-            return False
-        return True
-
-    wait_for(ran, 20, "the job runs")
 
 
 def chunks(connection: Connection, relation: str) -> list[bool]:

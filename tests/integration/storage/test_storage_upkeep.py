@@ -8,6 +8,7 @@ import time
 import psycopg
 import pytest
 
+from plantwire.platform.health import Health
 from plantwire.schemas.records import Metric
 from plantwire.storage.metrics import StorageMetrics
 from plantwire.storage.migration import Connection, Variant, require_current
@@ -45,7 +46,7 @@ def test_old_rows_go_after_the_tiers_above_were_computed_from_them(plain_databas
             "INSERT INTO telemetry_expired (device_id, metric, time, quality, stored_at) VALUES "
             "('a', 'b', now(), 192, now() - INTERVAL '31 days'), ('a', 'c', now(), 192, now())"
         )
-        Upkeep(settings, metrics, threading.Event()).step(connection, Variant.POSTGRESQL)
+        Upkeep(settings, metrics, Health(("upkeep",)), threading.Event()).step(connection, Variant.POSTGRESQL)
         left = read_tiers(connection)
         assert len(read_raw(connection)) == 40  # 7.5 days and 1 day
         for tier, days in (("telemetry_1s", 7), ("telemetry_1m", 30), ("telemetry_1h", 365)):
@@ -97,7 +98,7 @@ def test_a_database_that_is_away_is_tried_again(plain_database: str, monkeypatch
         return connect(given)
 
     metrics, stopping = StorageMetrics(), threading.Event()
-    thread = threading.Thread(target=Upkeep(settings, metrics, stopping, flaky).run)
+    thread = threading.Thread(target=Upkeep(settings, metrics, Health(("upkeep",)), stopping, flaky).run)
     thread.start()
     with connect(settings) as connection:
         assert require_current(connection) is Variant.POSTGRESQL

@@ -16,6 +16,7 @@ from plantwire.storage.batch import Island, Record, Refusal
 from plantwire.storage.dead_letters import DeadLetterError
 from plantwire.storage.ingest import DATABASE, REASON_REFUSED, Ingest
 from plantwire.storage.metrics import StorageMetrics
+from plantwire.storage.reach import MARGIN_MS, Bound, Bounds
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.supply import KAFKA
 from plantwire.storage.tables import DatabaseAwayError, RefusedError, Stored, TooSlowError
@@ -46,6 +47,8 @@ class World:
         self.records = sum(map(len, batches))
         self.happened: list[str] = []
         self.written: list[int] = []
+        self.expired: list[int] = []
+        self.known: Bounds = {}
         self.settled: list[int] = []
         self.letters: list[Refusal] = []
         self.database_fails = 0
@@ -98,6 +101,10 @@ class World:
     def ready(self) -> None:
         self._touch()
 
+    def bounds(self) -> Bounds:
+        self._touch()
+        return self.known
+
     def write(self, island: Island, partitions: list[int]) -> Stored:
         self.on_write()
         self._touch()
@@ -111,7 +118,8 @@ class World:
         return Stored(island.samples, 1, 0)
 
     def write_expired(self, island: Island) -> int:
-        raise AssertionError("nothing is too old here")
+        self.expired += [piece.record.offset for piece in island.pieces]
+        return island.samples
 
     def _touch(self) -> None:
         if self.database_fails:
@@ -196,6 +204,23 @@ def test_without_records_the_database_is_asked_whether_it_is_there() -> None:
     world.run()
     assert world.happened == ["paused", "resumed"]
     assert world.value("failures_total", what="database") == 1
+
+
+def test_what_is_too_late_is_judged_again_when_the_database_is_back() -> None:
+    world = World(records(0, 1, 2), records(3))
+    world.batches[0][1] = record(frame("press-1", NOW_MS - 3 * MARGIN_MS, Metric("a", 1.0)), 1)
+    world.database_fails = 3
+
+    def delete() -> None:
+        world.known = {"telemetry_1s": Bound(gone_before_ms=NOW_MS - 2 * MARGIN_MS)}
+
+    world.on_wait = delete
+    world.run()
+    assert world.written == [0, 2, 3]
+    assert world.expired == [1]
+    assert world.settled == [0, 1, 2, 3]
+    assert world.value("samples_total", outcome="stored") == 3
+    assert world.value("samples_total", outcome="expired") == 1
 
 
 class Working(Future[Any]):

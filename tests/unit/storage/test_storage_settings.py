@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
 from plantwire.storage.migration import Variant, load_migrations
 from plantwire.storage.policies import lifetimes, refreshes
-from plantwire.storage.retention import DAY_MS, HOUR_MS, horizon_ms, kept
+from plantwire.storage.retention import kept
 from plantwire.storage.settings import StorageSettings
 
 
@@ -49,14 +47,6 @@ def test_an_address_that_cannot_be_read_is_refused_without_being_shown(address: 
     assert "hidden" not in str(refused.value)
 
 
-def test_samples_are_too_late_an_hour_before_their_seconds_go() -> None:
-    now_ms = 1_790_000_000_000
-    assert horizon_ms(StorageSettings(), now_ms) == now_ms - 7 * DAY_MS + HOUR_MS
-    for_ever: dict[str, Any] = dict.fromkeys(("storage_keep_raw_days", "storage_keep_1s_days"), 0)
-    for_ever |= dict.fromkeys(("storage_keep_1m_days", "storage_keep_1h_days"), 0)
-    assert horizon_ms(StorageSettings(**for_ever), now_ms) == 0
-
-
 def test_no_refresh_reaches_what_the_tier_below_has_lost() -> None:
     reach = {refresh.tier: refresh.reach_days for refresh in refreshes(StorageSettings())}
     assert reach == {"telemetry_1m": 7, "telemetry_1h": 30, "telemetry_1d": 365}
@@ -64,6 +54,15 @@ def test_no_refresh_reaches_what_the_tier_below_has_lost() -> None:
         if lifetime.relation in reach:
             assert lifetime.compress_after_hours > 24 * reach[lifetime.relation]
             assert lifetime.keep_days == 0 or lifetime.compress_after_hours < 24 * lifetime.keep_days
+
+
+def test_a_refresh_reaches_no_further_than_nothing_was_deleted_yet() -> None:
+    whole_days = {"telemetry_1s": 9, "telemetry_1m": 30, "telemetry_1h": 400}
+    longer = StorageSettings(storage_keep_1s_days=30, storage_keep_raw_days=30, storage_keep_1m_days=60)
+    reach = {refresh.tier: refresh.reach_days for refresh in refreshes(longer, whole_days)}
+    assert reach == {"telemetry_1m": 9, "telemetry_1h": 30, "telemetry_1d": 365}
+    for_ever = longer.model_copy(update={"storage_keep_1s_days": 0})
+    assert refreshes(for_ever, whole_days)[0].reach_days == 9
 
 
 def test_timescaledb_drops_chunks_itself_and_the_day_tier_is_kept_for_ever() -> None:
