@@ -25,7 +25,7 @@ from plantwire.stack.servers.postgres import Postgres
 from plantwire.stack.servers.redis import Redis
 from plantwire.stack.settings import LIGHT, PROJECT, StackSettings
 
-JOBS = ("alarm-detection", "live-state")
+JOBS = ("alarm-detection", "live-state", "telemetry-aggregation")
 SCORING_JOB = "anomaly-scoring"
 PATTERNS_JOB = "telemetry-patterns"
 JOBS_SCRIPT = PROJECT / "plantwire" / "jobs" / "main.py"
@@ -165,14 +165,14 @@ def _shown(secret: SecretStr | None) -> str | None:
 
 def _light(settings: StackSettings, told: Mapping[str, str]) -> tuple[list[Part], Assembly]:
     """No servers, and the light engine's processes, by the names of the jobs whose work they do."""
-    ports = (settings.light_detection_port, settings.light_live_port)
+    ports = {"alarm-detection": settings.light_detection_port, "live-state": settings.light_live_port}
     variables = grant(told, "PLANTWIRE_REDIS")
     processes: Assembly = [
         (
             Service(name, "plantwire.light", port, variables, settings.home / "logs" / f"{name}.log", [name]),
             frozenset(),
         )
-        for name, port in zip(JOBS, ports, strict=True)
+        for name, port in ports.items()
     ]
     return [], processes
 

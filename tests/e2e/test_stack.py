@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from plantwire.stack.assembly import JOBS
 from tests.e2e.conftest import PLANTWIRE, UP_TIMEOUT_S, Stack, stack_in
 
 RECOVERY_S = 120
@@ -25,6 +26,7 @@ PARTS = [
     "taskmanager-1",
     "taskmanager-2",
     "taskmanager-3",
+    "taskmanager-4",
     "topics",
     "rules",
     "gateway",
@@ -32,6 +34,7 @@ PARTS = [
     "storage",
     "alarm-detection",
     "live-state",
+    "telemetry-aggregation",
 ]
 
 
@@ -121,7 +124,7 @@ def test_jobs_come_back_after_the_jobmanager_was_killed(stack: Stack) -> None:
     found = stack.status(wait_s=RECOVERY_S)
     assert found["healthy"], found
     submitted_again = {part["name"] for part in found["parts"] if part["restarts"] > restarts[part["name"]]}
-    assert {"alarm-detection", "live-state"} <= submitted_again
+    assert set(JOBS) <= submitted_again
 
 
 def test_down_leaves_nothing_and_the_next_up_goes_on(stack: Stack) -> None:
@@ -132,7 +135,7 @@ def test_down_leaves_nothing_and_the_next_up_goes_on(stack: Stack) -> None:
     _assert_gone(processes)
     assert stack.command("down").stderr.strip() == "Plantwire was not running."
     savepoints = _savepoints(stack)
-    assert sorted(savepoints) == ["alarm-detection", "live-state"]
+    assert sorted(savepoints) == sorted(JOBS)
     stack.up("--no-simulator")
     assert {job: _restored_from(stack, job) for job in savepoints} == savepoints
 
