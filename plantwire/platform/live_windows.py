@@ -2,14 +2,14 @@
 
 In: the windows of one moment. Out: hashes and a channel as `schemas.topics` names them.
 Guarantees: a device's latest windows and their announcement appear together or not at all; a window that is
-not newer than the one shown, as in a replay, changes nothing and is not announced.
+not newer than the one shown, as in a replay, changes nothing and is not announced. What belongs to a device
+expires with it.
 Not here: what survives: the stored windows are in the database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -19,28 +19,30 @@ from plantwire.schemas import topics
 from plantwire.schemas.windows import Window, WindowValues
 
 DEVICES_PER_CALL: Final = 100
-"""A script holds Redis, and with it alarms: about a millisecond for so many devices."""
+METRICS_PER_CALL: Final = 500
+"""A script holds Redis, and with it alarms: about a millisecond for so many. A device is shown in one step:
+one with more metrics than this has a script of its own, which takes as much longer."""
 KEPT_WINDOWS: Final = 600
 """How many windows long the latest one of a silent device is still shown."""
 
+# In slices, for what one command may be given is bounded.
 _SCRIPT: Final = """
 local told = {}
 local at = 3
-for i = 3, #KEYS do
-  local device, metrics = ARGV[at], tonumber(ARGV[at + 2])
-  local shown = redis.call('HGET', KEYS[2], device)
+for i = 2, #KEYS, 2 do
+  local first, last = at + 2, at + 1 + 2 * tonumber(ARGV[at + 1])
+  local shown = redis.call('GET', KEYS[i])
   if not shown or tonumber(shown) < tonumber(ARGV[1]) then
-    redis.call('HSET', KEYS[2], device, ARGV[1])
-    for m = at + 3, at + 1 + 2 * metrics, 2 do
-      redis.call('HSET', KEYS[i], ARGV[m], ARGV[m + 1])
+    redis.call('SET', KEYS[i], ARGV[1], 'EX', ARGV[2])
+    for from = first, last, 1000 do
+      redis.call('HSET', KEYS[i + 1], unpack(ARGV, from, math.min(from + 999, last)))
     end
-    redis.call('EXPIRE', KEYS[i], ARGV[2])
-    told[#told + 1] = ARGV[at + 1]
+    redis.call('EXPIRE', KEYS[i + 1], ARGV[2])
+    told[#told + 1] = ARGV[at]
   end
-  at = at + 3 + 2 * metrics
+  at = last + 1
 end
 if #told > 0 then
-  redis.call('EXPIRE', KEYS[2], ARGV[2])
   redis.call('PUBLISH', KEYS[1], '[' .. table.concat(told, ',') .. ']')
 end
 return #told
@@ -63,27 +65,30 @@ class LiveWindows:
     def _publish(self, window: Window, end_ms: int, devices: Mapping[str, Mapping[str, WindowValues]]) -> int:
         prefix = topics.PREFIX_WINDOW + window.name
         bounds = {"start": end_ms - window.size_ms, "end": end_ms}
+        keys = [topics.CHANNEL_WINDOWS]
         arguments: list[str | bytes | int] = [end_ms, KEPT_WINDOWS * window.every_ms // 1000]
         for device_id, metrics in devices.items():
             seen = {metric: values.to_wire() for metric, values in metrics.items()}
             message = {"deviceId": device_id, "window": window.name, **bounds, "metrics": seen}
-            arguments += [device_id, orjson.dumps(message), len(seen)]
+            arguments += [orjson.dumps(message), len(seen)]
             for metric, values in seen.items():
                 arguments += [metric, orjson.dumps({**bounds, **values})]
-        news: Any = self._script(
-            keys=[
-                topics.CHANNEL_WINDOWS,
-                f"{prefix}:ends",
-                *(f"{prefix}:device:{device_id}" for device_id in devices),
-            ],
-            args=arguments,
-        )
+            keys += [f"{prefix}:end:{device_id}", f"{prefix}:device:{device_id}"]
+        news: Any = self._script(keys=keys, args=arguments)
         return int(news)
 
 
 def _parts(
     devices: Mapping[str, Mapping[str, WindowValues]],
 ) -> Iterator[dict[str, Mapping[str, WindowValues]]]:
-    rest = iter(devices.items())
-    while part := dict(islice(rest, DEVICES_PER_CALL)):
+    """Parts of at most `DEVICES_PER_CALL` devices with `METRICS_PER_CALL` metrics, or of one device."""
+    part: dict[str, Mapping[str, WindowValues]] = {}
+    metrics = 0
+    for device_id, values in devices.items():
+        if part and (len(part) == DEVICES_PER_CALL or metrics + len(values) > METRICS_PER_CALL):
+            yield part
+            part, metrics = {}, 0
+        part[device_id] = values
+        metrics += len(values)
+    if part:
         yield part

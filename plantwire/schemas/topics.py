@@ -62,7 +62,7 @@ PREFIX_HISTORY: Final = "history:device:"
 PREFIX_STATE: Final = "state:device:"
 # The metrics of a device that are not of good quality; gone when all are.
 PREFIX_QUALITY: Final = "quality:device:"
-# `window:{1s|5m}:device:{id}`, the latest window per metric; `window:{1s|5m}:ends`, when each device's ended.
+# `window:{1s|5m}:device:{id}`, the latest window per metric; `window:{1s|5m}:end:{id}`, when it ended.
 PREFIX_WINDOW: Final = "window:"
 PREFIX_ALARM_REVISION: Final = "alarms:revision:"
 
