@@ -9,6 +9,7 @@ Not here: what is in the records.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -159,8 +160,9 @@ class KafkaSource:
         """How many records wait, as far as it is known."""
         waiting = 0
         for (topic, partition), next_offset in positions.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            waiting += max(0, high - next_offset)
+            with contextlib.suppress(KafkaException):  # nothing was fetched of it yet
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                waiting += max(0, high - next_offset)
         return waiting
 
     def close(self) -> None:
