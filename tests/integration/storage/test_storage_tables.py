@@ -118,6 +118,29 @@ def test_samples_older_than_the_horizon_lie_apart(telemetry_database: str) -> No
     tables.close()
 
 
+def test_what_came_in_time_is_no_expired_sample_when_it_is_read_again(telemetry_database: str) -> None:
+    settings = keeping_for_ever(telemetry_database)
+    at_ms = CHANGE_OF_CLOCKS_MS
+    frames = [
+        frame(f"press-{n % 3}", at_ms + n * HOUR_MS, Metric("a", float(n)), Metric("b", text="x"))
+        for n in range(20)
+    ]
+    records = [record(one) for one in frames]
+    too_late = record(frame("press-0", at_ms + 7, Metric("a", 9.0), Metric("b", 1.0)))
+    tables = TelemetryTables(settings)
+    with connect(settings) as connection:
+        write_all(tables, records, 10)
+        settle_tiers(connection, settings)
+        raw, found = read_raw(connection), read_tiers(connection)
+        for _ in range(2):
+            write_all(tables, [*records, too_late], 10, horizon_ms=at_ms + DAY_MS)
+            settle_tiers(connection, settings)
+            apart = connection.execute("SELECT metric, number FROM telemetry_expired ORDER BY metric")
+            assert apart.fetchall() == [("a", 9.0), ("b", 1.0)]
+            assert (read_raw(connection), read_tiers(connection)) == (raw, found)
+    tables.close()
+
+
 def test_two_writers_with_samples_of_the_same_second(telemetry_database: str) -> None:
     """As when Kafka moves a partition while the old process still writes."""
     settings = keeping_for_ever(telemetry_database)
