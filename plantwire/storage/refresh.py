@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from psycopg import errors, sql
 
 from plantwire.storage.migration import Connection, Variant
 from plantwire.storage.policies import computable_days, refreshes
-from plantwire.storage.rollups import ROLLUPS, roll_up
+from plantwire.storage.rollups import LOCK, ROLLUPS, roll_up
 from plantwire.storage.settings import StorageSettings
 
 RETRY_S: Final = 0.2
@@ -32,9 +34,10 @@ def refresh_tiers(
     """
     deadline_s = time.monotonic() + timeout_s
     if variant is Variant.POSTGRESQL:
-        for rollup in ROLLUPS:
-            while roll_up(connection, rollup)[0]:
-                pass
+        with _alone(connection, timeout_s):
+            for rollup in ROLLUPS:
+                while roll_up(connection, rollup)[0]:
+                    pass
         return
     for refresh in refreshes(settings, computable_days(connection)):
         reach = sql.Literal(f"{refresh.reach_days} days")
@@ -51,3 +54,18 @@ def refresh_tiers(
                 if time.monotonic() > deadline_s:
                     raise
                 threading.Event().wait(RETRY_S)
+
+
+@contextmanager
+def _alone(connection: Connection, timeout_s: float) -> Iterator[None]:
+    """Nobody else computes tiers meanwhile: a step that finds another at it leaves the work to that one, and
+    has nothing to show for it yet. Raises LockNotAvailable.
+    """
+    with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")
+        connection.execute(f"SET LOCAL lock_timeout = {max(1, int(timeout_s * 1000))}".encode())
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))  # it outlives the transaction
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
