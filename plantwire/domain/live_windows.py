@@ -26,6 +26,10 @@ HOLD_MS: Final = 300
 """How far behind the gateway's clock a partition's frames may hold the watermark."""
 IDLE_MS: Final = 500
 """After this time without frames a partition that is read to its end holds nothing back."""
+STEP_MS: Final = 250
+"""Silence is counted in steps of so much at the most: where the process itself stood still, what came
+meanwhile is yet to be read.
+"""
 OPEN_MAX: Final = 1_000_000
 """Open windows of 1 s, and as many sums of minutes, about 300 MB each; samples beyond are counted as
 `samples_without_room`.
@@ -64,12 +68,12 @@ class Ended(NamedTuple):
 class Partition:
     """How far a partition of the topic has come."""
 
-    __slots__ = ("heard_ms", "is_read_up", "watermark_ms")
+    __slots__ = ("is_read_up", "reached_ms", "silent_ms")
 
     def __init__(self) -> None:
-        self.watermark_ms: float = -inf
-        self.heard_ms: float = -inf
-        """When its last frame was read, on our clock."""
+        self.reached_ms: float = -inf
+        self.silent_ms = 0
+        """For how long no frame of it was read."""
         self.is_read_up = False
         """Whether there was nothing more to read when it was last looked at."""
 
@@ -92,6 +96,10 @@ class WindowMaker:
         self._partitions: dict[int, Partition] = {}
         watermark_ms = saved.watermark_ms if saved is not None else None
         self._watermark_ms: float = -inf if watermark_ms is None else watermark_ms
+        self._counted_at_ms: int | None = None
+        # How far the newest frame says that the plant has come, and for how long none has said more.
+        self._newest_ms: float = -inf
+        self._since_newest_ms = 0
         # By end; emptied by the watermark.
         self._seconds: dict[int, Sums] = saved.seconds if saved is not None else {}
         # By end of the minute; a minute goes once the last window that has it was told.
@@ -120,9 +128,12 @@ class WindowMaker:
         # is wrong moves nobody far.
         progress_ms = min(max(frame["event_time_ms"], clock_ms - HOLD_MS), clock_ms, now_ms)
         state = self._partitions[partition]
-        state.heard_ms = now_ms
+        # The step that is under way will be counted whole.
+        state.silent_ms = -self._step_ms(now_ms)
         state.is_read_up = False
-        state.watermark_ms = max(state.watermark_ms, progress_ms - GRACE_MS)
+        state.reached_ms = max(state.reached_ms, progress_ms)
+        if progress_ms > self._newest_ms:
+            self._newest_ms, self._since_newest_ms = progress_ms, state.silent_ms
 
     def advance(self, now_ms: int) -> Iterator[Ended]:
         """The windows that ended since, in the order of their ends; each is told once."""
@@ -221,13 +232,25 @@ class WindowMaker:
             self._open_minutes -= _size(gone)
 
     def _watermark_of(self, now_ms: int) -> float:
-        """The slowest partition's, of those that are not idle; none moves while all are."""
-        active = [
-            state.watermark_ms
-            for state in self._partitions.values()
-            if not (state.is_read_up and now_ms - state.heard_ms >= IDLE_MS)
-        ]
-        return min(active, default=-inf)
+        """The slowest partition's, of those that are not idle. While all are, the plant is silent, and its
+        time goes on with the clock.
+        """
+        passed_ms = self._step_ms(now_ms)
+        self._counted_at_ms = now_ms
+        self._since_newest_ms += passed_ms
+        reached_ms = inf
+        for state in self._partitions.values():
+            state.silent_ms += passed_ms
+            if not (state.is_read_up and state.silent_ms >= IDLE_MS):
+                reached_ms = min(reached_ms, state.reached_ms)
+        if reached_ms == inf:
+            reached_ms = self._newest_ms + self._since_newest_ms - IDLE_MS
+        return reached_ms - GRACE_MS
+
+    def _step_ms(self, now_ms: int) -> int:
+        """How much of the time since it was last counted is counted."""
+        counted_ms = now_ms if self._counted_at_ms is None else self._counted_at_ms
+        return max(0, min(now_ms - counted_ms, STEP_MS))
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

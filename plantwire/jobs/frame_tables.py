@@ -16,15 +16,12 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment
 
 from plantwire.domain.admission import MAX_AHEAD_MS
+from plantwire.domain.live_windows import HOLD_MS, IDLE_MS
 from plantwire.schemas.records import QUALITY_GOOD
 from plantwire.schemas.windows import GRACE_MS
 
 FRAMES: Final = "frames"
 SAMPLES: Final = "samples"
-HOLD_MS: Final = 300
-"""How far behind the gateway's clock a partition's frames may hold the watermark."""
-IDLE_MS: Final = 500
-"""After this time without frames a partition holds nothing back."""
 LIVE_WITHIN_MS: Final = 5_000
 """A partition whose frames are read later than this after their gateway let them go has a backlog."""
 WAIT_MS: Final = 10_000

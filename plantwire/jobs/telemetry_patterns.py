@@ -29,7 +29,7 @@ from plantwire.domain.patterns import (
     patterns_of_sql,
     views_sql,
 )
-from plantwire.jobs.frame_tables import IDLE_MS
+from plantwire.domain.live_windows import IDLE_MS
 from plantwire.jobs.kafka_tables import KEY_AND_BODY, key_in_jvm
 from plantwire.schemas.patterns import Pattern
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent

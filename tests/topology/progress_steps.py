@@ -12,7 +12,8 @@ import orjson
 from pyflink.java_gateway import get_gateway
 from pyflink.util.java_utils import add_jars_to_context_class_loader
 
-from plantwire.jobs.frame_tables import IDLE_MS, LIVE_WITHIN_MS, SETTLE_MS, WAIT_MS
+from plantwire.domain.live_windows import IDLE_MS
+from plantwire.jobs.frame_tables import LIVE_WITHIN_MS, SETTLE_MS, WAIT_MS
 from plantwire.stack.java import jars
 
 

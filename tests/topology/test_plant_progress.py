@@ -10,7 +10,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from plantwire.jobs.frame_tables import IDLE_MS, LIVE_WITHIN_MS, SETTLE_MS, WAIT_MS
+from plantwire.domain.live_windows import IDLE_MS
+from plantwire.jobs.frame_tables import LIVE_WITHIN_MS, SETTLE_MS, WAIT_MS
 
 BEGIN_MS = 1_700_000_000_000
 TICK_MS = 50
