@@ -20,6 +20,7 @@ from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from plantwire.domain.admission import MAX_AHEAD_MS
+from plantwire.domain.live_windows import IDLE_MS
 from plantwire.domain.patterns import (
     GRACE_MS,
     MATCH_COLUMNS,
@@ -29,7 +30,6 @@ from plantwire.domain.patterns import (
     patterns_of_sql,
     views_sql,
 )
-from plantwire.domain.live_windows import IDLE_MS
 from plantwire.jobs.kafka_tables import KEY_AND_BODY, key_in_jvm
 from plantwire.schemas.patterns import Pattern
 from plantwire.schemas.records import QUALITY_GOOD, AlarmEvent
