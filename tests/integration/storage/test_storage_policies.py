@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from plantwire.schemas.records import Metric
 from plantwire.storage.migration import Connection, Variant
-from plantwire.storage.policies import apply_policies
+from plantwire.storage.policies import apply_policies, days_in_force
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.tables import TelemetryTables, prepare_database
 from tests.integration.storage.storage_rig import (
@@ -19,7 +20,7 @@ from tests.integration.storage.storage_rig import (
     settle_tiers,
     write_all,
 )
-from tests.integration.storage.timescale_jobs import policies, run_job
+from tests.integration.storage.timescale_jobs import KINDS, policies, run_job
 from tests.telemetry_truth import DAY_MS, HOUR_MS, frame, record, samples_of, tiers
 
 pytestmark = pytest.mark.timescaledb
@@ -54,6 +55,41 @@ def test_policies_follow_from_settings_and_are_left_alone_otherwise(timescale_da
         changed = policies(connection)
         assert "device_telemetry" not in changed["policy_retention"]
         assert changed["policy_compression"] == {}
+
+
+def test_only_policies_that_are_to_change_are_made_anew(timescale_database: str) -> None:
+    settings = StorageSettings(database=timescale_database)
+    with connect(settings) as connection:
+        prepare_database(connection, settings)
+        made = policies(connection)
+        # As the first version noted them: without what a tier is computed from.
+        (noted,) = connection.execute("SELECT value FROM storage_settings").fetchone() or ("",)
+        version, refreshes, lifetimes = json.loads(noted)
+        former = json.dumps([version, [refresh[:4] for refresh in refreshes], lifetimes])
+        connection.execute("UPDATE storage_settings SET value = %s", (former,))
+        assert apply_policies(connection, settings)
+        assert policies(connection) == made
+        assert days_in_force(connection) == {
+            "device_telemetry": 8,
+            "telemetry_1s": 7,
+            "telemetry_1m": 30,
+            "telemetry_1h": 365,
+        }
+        # A longer time that comes with this version reaches no further than what the former one kept.
+        connection.execute("UPDATE storage_settings SET value = %s", (former,))
+        longer = settings.model_copy(update={"storage_keep_1m_days": 60})
+        assert apply_policies(connection, longer)
+        assert days_in_force(connection)["telemetry_1m"] == 30
+        changed = policies(connection)
+        anew = {
+            (kind, relation)
+            for kind in KINDS
+            for relation, job in made[kind].items()
+            if changed[kind][relation] != job
+        }
+        # An aggregate moves to the columnstore once no refresh reaches it.
+        assert {relation for _, relation in anew} == {"telemetry_1m", "telemetry_1h"}
+        assert {kind for kind, _ in anew} == {"policy_compression", "policy_retention"}
 
 
 def test_refresh_policies_give_what_the_raw_samples_say(timescale_database: str) -> None:
