@@ -35,6 +35,8 @@ BATCH_MAX_BYTES: Final = 32 * 1024 * 1024
 """Of rows; long texts reach it before the number of samples does."""
 MOVED_MS: Final = 5 * MINUTE_MS
 """How far the time before which samples are too late may move on while a batch waits; a margin follows it."""
+SILENCE_S: Final = 20.0
+"""Without an answer for so long the database counts as away; a statement has a bound of its own."""
 TAKE_S: Final = 0.01
 """How long to wait for further records while the database works on the batch before."""
 
@@ -144,7 +146,7 @@ class Ingest:
         """Whether what was being written is through; False only when told to stop."""
         while self._writing is not None:
             work, attempt = self._writing
-            error = attempt.result()
+            error = self._answer(attempt)
             self._supply.report(DATABASE, str(error) if isinstance(error, DatabaseAwayError) else None)
             if error is None:
                 self._writing = None
@@ -164,6 +166,22 @@ class Ingest:
                 return False
             self._writing = work, executor.submit(self._attempt, work)
         return True
+
+    def _answer(self, attempt: Future[Exception | None]) -> Exception | None:
+        """What an attempt came to. While the database is silent the health says so, and the process stays a
+        living member of its consumer group.
+        """
+        began_s = self._clock()
+        while True:
+            try:
+                return attempt.result(SILENCE_S)
+            except TimeoutError:
+                if attempt.done():
+                    raise
+            silence_s = self._clock() - began_s
+            self._supply.report(DATABASE, f"no answer for {silence_s:.0f} s")
+            self._source.pause()
+            self._source.wait(0.1)
 
     def _attempt(self, work: _Work) -> Exception | None:
         """Write what is left of a batch; what stood in the way, None when it is through."""

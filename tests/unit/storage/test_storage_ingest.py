@@ -282,3 +282,39 @@ def test_a_batch_that_fails_goes_before_the_one_gathered_meanwhile() -> None:
     world.run(UntilWaitedFor())
     assert world.happened == ["paused", "paused"] + ["written", "resumed", "settled"] * 2
     assert world.written == world.settled == list(range(5))
+
+
+class Silent(Working):
+    """A database that does not answer for a while, nor end the connection."""
+
+    silences = 3
+
+    def done(self) -> bool:
+        return not self.silences and super().done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self.silences:
+            assert timeout is not None
+            self.silences -= 1
+            raise TimeoutError
+        return super().result(timeout)
+
+
+class SilentAtFirst(Executor):
+    submitted = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        kind = Silent if self.submitted == 1 else Working
+        return kind(lambda: fn(*args, **kwargs))
+
+
+def test_a_database_that_is_silent_is_told_of_and_its_batch_is_not_given_up() -> None:
+    world = World(records(0, 1), records(2, 3))
+    said: list[list[str]] = []
+    world.on_wait = lambda: said.append(world.health.obstacles())
+    world.run(SilentAtFirst(), samples=2)
+    assert world.happened == ["paused"] * 3 + ["written", "resumed", "settled"] * 2
+    assert [reasons[0].startswith("database: no answer for ") for reasons in said] == [True] * 3
+    assert world.health.obstacles() == []
+    assert world.written == world.settled == [0, 1, 2, 3]
