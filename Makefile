@@ -51,7 +51,7 @@ truth: setup
 	$(BIN)/pytest -m "long or not long" tests/truth
 
 test-long: setup
-	$(BIN)/pytest -m long tests/truth tests/topology
+	$(BIN)/pytest -m long tests/truth tests/topology tests/e2e
 
 bench-%: setup
 	$(BIN)/python -m bench.$(subst -,_,$*)
