@@ -119,6 +119,18 @@ def test_a_drop_after_a_rise_is_an_alarm_until_it_has_held(watched: Watched) -> 
     assert cleared.event_time_ms == raised.event_time_ms + 2000
 
 
+def test_in_a_silent_plant_time_goes_on_and_alarms_clear(watched: Watched) -> None:
+    watched.play("rise-5", "level", (10, 11, 12, 13, 5))
+    # No beats: nobody sends anything.
+    watched.cluster.until(
+        lambda: [event.kind for event in watched.told("rise-5")] == ["RAISED", "CLEARED"],
+        WAIT_S,
+        "raised and cleared in silence",
+    )
+    raised, cleared = watched.told("rise-5")
+    assert cleared.event_time_ms == raised.event_time_ms + 2000
+
+
 def test_spikes_are_counted_into_one_alarm_that_clients_see(watched: Watched) -> None:
     watched.play("spike-1", "wave_height", (95, 96, 50, 97, 50, 98))
     (first,) = watched.wait_for("spike-1", "RAISED")
