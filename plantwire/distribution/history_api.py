@@ -55,11 +55,15 @@ def add_history(
     """Add the route; a page has at most `page_max` points, a tier is kept for `kept_ms[name]`."""
     with_arrow = has_arrow()
 
-    def plan_of(start: str | None, end: str | None, resolution: str, points: int, cursor: str | None) -> Plan:
+    async def plan_of(
+        start: str | None, end: str | None, resolution: str, points: int, cursor: str | None
+    ) -> Plan:
         try:
             if cursor is not None:
                 return plan_from_cursor(cursor)
-            return plan_range(start, end, resolution.lower(), points, int(now_ms()), kept_ms)
+            chosen = resolution.lower()
+            gone_before_ms = await store.gone_before_ms() if chosen == AUTO else {}
+            return plan_range(start, end, chosen, points, int(now_ms()), kept_ms, gone_before_ms)
         except PlanError as error:
             raise ProblemError(400, "invalid-parameter", f"{error}.") from None
 
@@ -109,7 +113,7 @@ def add_history(
         if not claims.may_access(device_id):
             raise ProblemError(403, "forbidden", "The token does not cover this device.")
         media = format_of(name, request.headers.get("accept"))
-        plan = plan_of(start, end, resolution, points, cursor)
+        plan = await plan_of(start, end, resolution, points, cursor)
         started_s = time.perf_counter()
         try:
             page = await store.read(plan, device_id, metric, min(limit or page_max, page_max))

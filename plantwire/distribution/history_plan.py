@@ -70,18 +70,24 @@ def plan_range(
     points: int,
     now_ms: int,
     kept_ms: Mapping[str, int | None],
+    gone_before_ms: Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan for [start, end); by default the hour until now. Raises PlanError.
 
     A time is ms since the epoch, or ISO 8601 with its offset. `points` bounds the automatic choice only,
-    `kept_ms` tells for it how long each tier is kept (None: for ever).
+    `kept_ms` tells for it how long each tier is kept (None: for ever), and `gone_before_ms` before when rows
+    may be gone all the same.
     """
     end_ms = now_ms if end is None else parse_time(end, "to")
     start_ms = max(0, end_ms - DEFAULT_RANGE_MS) if start is None else parse_time(start, "from")
     if start_ms >= end_ms:
         raise PlanError("from is not before to")
     if resolution == AUTO:
-        since_ms = {name: 0 if kept is None else now_ms - kept for name, kept in kept_ms.items()}
+        gone = gone_before_ms or {}
+        since_ms = {
+            name: max(0 if kept is None else now_ms - kept, gone.get(name, 0))
+            for name, kept in kept_ms.items()
+        }
         return _choose(start_ms, end_ms, points, since_ms)
     tier = TIER_BY_NAME.get(resolution)
     if tier is None:

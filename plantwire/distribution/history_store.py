@@ -12,6 +12,8 @@ Not here: which tier (`history_plan`), how points are written (`history_formats`
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -24,7 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from plantwire.distribution.history_plan import Plan
 from plantwire.schemas.records import QUALITY_GOOD
-from plantwire.schemas.tiers import RAW
+from plantwire.schemas.tiers import RAW, TIERS
 
 SLICE_ROWS: Final = 500
 CONNECT_TIMEOUT_S: Final = 3
@@ -33,12 +35,15 @@ IDLE_MAX_S: Final = 60.0
 RECONNECT_MAX_S: Final = 5.0
 # What the database may take beyond its own bound on a statement until it counts as gone.
 SILENCE_MAX_S: Final = 2.0
+# How often the database is asked up to where rows of its tables may be gone.
+GONE_EVERY_S: Final = 60.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AWAY: Final = "The database is not reachable at the moment."
 
 # timestamp (ms), avg, min, max, sum, count
 Point = tuple[int, float, float, float, float, int]
 
+_GONE: Final = "SELECT relation, (extract(epoch FROM gone_before) * 1000)::bigint FROM storage_retention"
 _RAW: Final = sql.SQL(
     "SELECT (date_part('epoch', time) * 1000)::bigint, number, number, number, number, 1::bigint "
     "FROM {table} WHERE device_id = %(device)s AND metric = %(metric)s "
@@ -92,7 +97,13 @@ class HistoryStore:
     """Reads the tiers; `open` before the first question, `close` at the end."""
 
     def __init__(
-        self, url: str, connections_max: int, waiting_max: int, wait_s: float, statement_timeout_s: float
+        self,
+        url: str,
+        connections_max: int,
+        waiting_max: int,
+        wait_s: float,
+        statement_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ValueError where `url` is none; its text does not repeat it, for a password may be in it."""
         try:
@@ -102,6 +113,9 @@ class HistoryStore:
         self._connections_max = connections_max
         self._connections_used = 0
         self._refusal: str | None = None
+        self._clock = clock
+        self._gone_before_ms: Mapping[str, int] = {}
+        self._gone_due_s = 0.0
         self._wait_s = wait_s
         self._statement_timeout_s = statement_timeout_s
         self._pool = AsyncConnectionPool(
@@ -132,6 +146,26 @@ class HistoryStore:
     async def close(self) -> None:
         """Let go of every connection."""
         await self._pool.close()
+
+    async def gone_before_ms(self) -> Mapping[str, int]:
+        """By tier's name, the time before which rows may have been deleted while it was kept shorter; at most
+        a minute old. Where the database does not say, what it said last: `read` tells what is amiss.
+        """
+        if self._clock() >= self._gone_due_s:
+            self._gone_due_s = self._clock() + GONE_EVERY_S
+            try:
+                async with self._pool.connection() as connection:
+                    self._connections_used += 1
+                    try:
+                        async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
+                            rows = await (await connection.execute(_GONE)).fetchall()
+                    finally:
+                        self._connections_used -= 1
+                gone: dict[str, int] = dict(rows)
+                self._gone_before_ms = {tier.name: gone.get(tier.table, 0) for tier in TIERS}
+            except (psycopg.Error, TimeoutError):
+                pass
+        return self._gone_before_ms
 
     async def read(self, plan: Plan, device_id: str, metric: str, limit: int) -> Page:
         """At most `limit` points; raises HistoryError."""

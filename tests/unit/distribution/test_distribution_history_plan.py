@@ -90,6 +90,10 @@ def test_how_long_a_tier_is_kept_is_what_storage_is_told(monkeypatch: pytest.Mon
         "1h": 365 * DAY_MS,
         "1d": None,
     }
+    last_days = [str(NOW_MS - 2 * DAY_MS), str(NOW_MS - 2 * DAY_MS + 15 * MINUTE_MS)]
+    for gone_before_ms, name in ((NOW_MS - 3 * DAY_MS, "1s"), (NOW_MS - DAY_MS, "1m")):
+        plan = plan_range(*last_days, "auto", 1000, NOW_MS, kept, {"1s": gone_before_ms})
+        assert plan.tier.name == name
     long_ago = [str(NOW_MS - 900 * DAY_MS), str(NOW_MS - 900 * DAY_MS + 15 * MINUTE_MS)]
     assert plan_range(*long_ago, "auto", 1000, NOW_MS, kept).tier.name == "1s"
 
