@@ -119,12 +119,19 @@ def probe_mqtt(
 
 
 def probe_http(url: str) -> str | None:
-    """Whether a GET of `url` answers 200."""
+    """Whether a GET of `url` answers 200; else with the reasons that a `/readyz` gives."""
     try:
         response = _http().get(url)
     except httpx.HTTPError as error:
         return f"{url} does not answer ({error})"
-    return None if response.status_code == httpx.codes.OK else f"{url} answers {response.status_code}"
+    if response.status_code == httpx.codes.OK:
+        return None
+    try:
+        reasons = response.json()["reasons"]
+    except (ValueError, KeyError, TypeError):
+        reasons = []
+    said = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
+    return f"{url} answers {response.status_code}{': ' if said else ''}{said}"
 
 
 def probe_flink(rest: str, slots: int = 0) -> str | None:
