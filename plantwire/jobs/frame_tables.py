@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from confluent_kafka.admin import AdminClient
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment
 
@@ -27,7 +28,10 @@ LIVE_WITHIN_MS: Final = 5_000
 WAIT_MS: Final = 10_000
 """For so long a partition with a backlog may wait for its turn, and is waited for."""
 SETTLE_MS: Final = 3_000
-"""For so long after its first frame a job tells no time, until every partition has shown its backlog."""
+"""For so long after its first frame a job waits for partitions that it has not read before it tells time; for
+`WAIT_MS` where one that it has read has a backlog.
+"""
+KAFKA_TIMEOUT_S: Final = 30.0
 FETCH_BYTES: Final = 65_536
 """Of a partition at once, so that turns are short while a backlog is worked off."""
 
@@ -112,6 +116,7 @@ def read_frames(
     watermarks = jvm.plantwire.FrameWatermarks(
         names.index("partition"),
         names.index("progress"),
+        _count_partitions(topic, bootstrap),
         GRACE_MS,
         IDLE_MS,
         WAIT_MS,
@@ -120,6 +125,12 @@ def read_frames(
     )
     j_timed = j_rows.assignTimestampsAndWatermarks(watermarks).name("plant-time").uid(f"{uid}-plant-time")
     return Frames(j_timed, j_schema.getColumnNames())
+
+
+def _count_partitions(topic: str, bootstrap: str) -> int:
+    """How many partitions the topic has now; further ones join without being waited for at a start."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    return len(admin.list_topics(topic, KAFKA_TIMEOUT_S).topics[topic].partitions)
 
 
 def create_frames(tables: StreamTableEnvironment, frames: Frames) -> None:

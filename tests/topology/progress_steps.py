@@ -1,6 +1,7 @@
 """`progress_steps.py SCENARIOS ANSWERS`: what `plantwire.PlantProgress` answers, in a JVM of this process.
 
-A scenario is a list of steps: [partition, progress in ms, now in ms] is a frame, [now in ms] a question.
+A scenario is how many partitions there are, and steps: [partition, progress in ms, now in ms] is a frame,
+[now in ms] a question.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ def main() -> None:
     """Read, ask, write."""
     add_jars_to_context_class_loader([(jars("flink") / "plantwire-flink.jar").as_uri()])
     answers = []
-    for scenario in orjson.loads(Path(sys.argv[1]).read_bytes()):
-        progress = get_gateway().jvm.plantwire.PlantProgress(IDLE_MS, WAIT_MS, SETTLE_MS, LIVE_WITHIN_MS)
+    plant_progress = get_gateway().jvm.plantwire.PlantProgress
+    for partitions, scenario in orjson.loads(Path(sys.argv[1]).read_bytes()):
+        progress = plant_progress(partitions, IDLE_MS, WAIT_MS, SETTLE_MS, LIVE_WITHIN_MS)
         told = []
         for step in scenario:
             if len(step) == 1:

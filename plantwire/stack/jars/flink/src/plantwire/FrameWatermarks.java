@@ -23,6 +23,7 @@ public final class FrameWatermarks implements WatermarkStrategy<RowData> {
 
     private final int partitionAt;
     private final int progressAt;
+    private final int partitionCount;
     private final long graceMs;
     private final long idleMs;
     private final long waitMs;
@@ -33,6 +34,7 @@ public final class FrameWatermarks implements WatermarkStrategy<RowData> {
     public FrameWatermarks(
             int partitionAt,
             int progressAt,
+            int partitionCount,
             long graceMs,
             long idleMs,
             long waitMs,
@@ -40,6 +42,7 @@ public final class FrameWatermarks implements WatermarkStrategy<RowData> {
             long liveWithinMs) {
         this.partitionAt = partitionAt;
         this.progressAt = progressAt;
+        this.partitionCount = partitionCount;
         this.graceMs = graceMs;
         this.idleMs = idleMs;
         this.waitMs = waitMs;
@@ -54,7 +57,8 @@ public final class FrameWatermarks implements WatermarkStrategy<RowData> {
 
     @Override
     public WatermarkGenerator<RowData> createWatermarkGenerator(WatermarkGeneratorSupplier.Context context) {
-        return new Generator(new PlantProgress(idleMs, waitMs, settleMs, liveWithinMs));
+        return new Generator(
+                new PlantProgress(partitionCount, idleMs, waitMs, settleMs, liveWithinMs));
     }
 
     private final class Generator implements WatermarkGenerator<RowData> {

@@ -13,8 +13,9 @@ import java.util.Map;
  *   <li>A partition without frames for {@code idleMs} is not waited for.
  *   <li>One whose last frame was more than {@code liveWithinMs} old when it was read has a backlog: what seems
  *       to be silence may be its turn that has not come. It is waited for up to {@code waitMs}.
- *   <li>For {@code settleMs} from the first frame on nothing is told, so that every partition that has a backlog
- *       has shown it: which one is read first is chance.
+ *   <li>Until every partition has been read once nothing is told: which one is read first is chance, and the
+ *       others may have a backlog. One without frames is waited for {@code settleMs} from the first frame on,
+ *       or {@code waitMs} where one that was read has a backlog.
  *   <li>Where no partition is waited for, the plant is silent and its time goes on with the clock.
  * </ul>
  *
@@ -28,6 +29,7 @@ public final class PlantProgress {
 
     private static final long STEP_MS = 100;
 
+    private final int partitionCount;
     private final long idleMs;
     private final long waitMs;
     private final long settleMs;
@@ -39,8 +41,11 @@ public final class PlantProgress {
     private long newestMs = UNKNOWN;
     private long sinceNewestMs;
     private long toldMs = UNKNOWN;
+    private boolean settled;
 
-    public PlantProgress(long idleMs, long waitMs, long settleMs, long liveWithinMs) {
+    /** {@code partitionCount} is how many there are to be read. */
+    public PlantProgress(int partitionCount, long idleMs, long waitMs, long settleMs, long liveWithinMs) {
+        this.partitionCount = partitionCount;
         this.idleMs = idleMs;
         this.waitMs = waitMs;
         this.settleMs = settleMs;
@@ -73,15 +78,18 @@ public final class PlantProgress {
         sinceFirstMs += passedMs;
         sinceNewestMs += passedMs;
         boolean silent = true;
+        boolean backlog = false;
         long reachedMs = Long.MAX_VALUE;
         for (Partition partition : partitions.values()) {
             partition.silentMs += passedMs;
+            backlog |= partition.behind;
             if (partition.silentMs < (partition.behind ? waitMs : idleMs)) {
                 silent = false;
                 reachedMs = Math.min(reachedMs, partition.reachedMs);
             }
         }
-        if (sinceFirstMs < settleMs) {
+        settled |= partitions.size() >= partitionCount || sinceFirstMs >= (backlog ? waitMs : settleMs);
+        if (!settled) {
             return UNKNOWN;
         }
         toldMs = Math.max(toldMs, silent ? newestMs + sinceNewestMs - idleMs : reachedMs);
