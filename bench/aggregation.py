@@ -1,14 +1,16 @@
-"""`python -m bench.aggregation`: windows of 1 s, our Flink SQL against its peers.
+"""`python -m bench.aggregation`: windows of 1 s, our Flink SQL against its peers; and to the database.
 
 In: command line. Out: bench/results/aggregation.json and tables; exit code 0 when it ran and every engine
 gave the planned windows, 1 when one did not or failed.
 Guarantees: the same bytes from one topic; every window is held against the plan's own; engines take turns.
-Not here: what a figure means (README.md), samples into the database (`bench.storage`).
+The storage process goes through the same topic, alone, and every sample and second has to be in the database.
+Not here: what a figure means (README.md), ways into the database (`bench.storage`).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -36,9 +38,12 @@ from bench.engine_processes import (
 )
 from bench.frame_plan import METRICS_PER_FRAME
 from bench.spread import median, repeats
+from bench.storage import TIMESCALEDB_VARIABLE, servers
+from bench.storage_databases import fresh_database
+from bench.storage_run import Run, run_storage
 from bench.window_plan import ROUND_MS, SAMPLES_PER_WINDOW, WindowPlan
 from bench.window_topic import Nudge, fill
-from plantwire.schemas.topics import TELEMETRY_RAW
+from plantwire.schemas.topics import TELEMETRY_DLQ, TELEMETRY_RAW
 from plantwire.schemas.windows import ONE_SECOND
 from plantwire.stack.errors import StackError
 from plantwire.stack.ports import free_ports
@@ -47,16 +52,21 @@ from plantwire.stack.servers.kafka import Kafka
 READY_TIMEOUT_S: Final = 60.0
 END_BEFORE_NOW_MS: Final = 600_000
 PEERS: Final = (QUIX, BYTEWAX, QUIX_BY_LAYOUT, BYTEWAX_BY_LAYOUT)
+DEFAULT: Final = (SQL, *PEERS)
 
 
 def run_all(
     console: Console, arguments: argparse.Namespace, plan: WindowPlan, folder: Path
-) -> list[WindowsRun]:
-    """Fill the topic, let the engines take turns; raises RuntimeError where windows differ."""
+) -> tuple[list[WindowsRun], dict[str, Run]]:
+    """Fill the topic, store it, let the engines take turns; raises RuntimeError where windows or rows differ.
+
+    Answers the engines' runs, and the storage's by kind of database.
+    """
     port, controller_port = free_ports(2)
     kafka = Kafka(folder / "kafka", port, controller_port, folder / "kafka.log")
     kafka.prepare()
     runs: list[WindowsRun] = []
+    stored: dict[str, Run] = {}
     try:
         with on_cpus(arguments.kafka_cpus):
             kafka.start()
@@ -67,6 +77,8 @@ def run_all(
         filling_s = time.monotonic()
         fill(kafka.bootstrap, plan, base_ms)
         console.print(f"{plan.frames:,} frames written in {time.monotonic() - filling_s:.1f} s")
+        if arguments.store:
+            stored = _store(console, arguments, kafka.bootstrap, plan, base_ms, folder)
         expected, nudge = plan.windows(base_ms), Nudge(kafka.bootstrap, plan, base_ms)
         nudge.send()
         for turn in range(arguments.repeats):
@@ -83,7 +95,26 @@ def run_all(
                 )
     finally:
         kafka.stop()
-    return runs
+    return runs, stored
+
+
+def _store(
+    console: Console,
+    arguments: argparse.Namespace,
+    bootstrap: str,
+    plan: WindowPlan,
+    base_ms: int,
+    folder: Path,
+) -> dict[str, Run]:
+    """The storage process over the topic, before anything else is in it."""
+    _create(bootstrap, TELEMETRY_DLQ, plan.partitions)
+    stored: dict[str, Run] = {}
+    with servers(arguments, folder) as at:
+        for kind, server in at.items():
+            with fresh_database(server, kind) as settings:
+                stored[kind] = run_storage(bootstrap, settings, folder, plan.samples, plan.seconds(base_ms))
+            console.print(f"through to {kind}: {stored[kind].samples_per_s:,.0f} samples/s")
+    return stored
 
 
 def _create(bootstrap: str, topic: str, partitions: int) -> None:
@@ -125,8 +156,10 @@ def summarise(
     return figures, ratios, tuple(targets)
 
 
-def print_figures(console: Console, figures: dict[str, Any], ratios: dict[str, float]) -> None:
-    """A line per engine, a line per ratio."""
+def print_figures(
+    console: Console, figures: dict[str, Any], stored: dict[str, Run], ratios: dict[str, float]
+) -> None:
+    """A line per engine and database, a line per ratio."""
     table = Table("engine", "samples/s", "min to max", "per CPU second", "MiB", title="Windows of 1 s")
     for name, found in figures.items():
         wall = found["samples_per_s"]
@@ -137,6 +170,9 @@ def print_figures(console: Console, figures: dict[str, Any], ratios: dict[str, f
             f"{found['samples_per_cpu_s'].median:,.0f}",
             f"{found['rss_mib'].median:,.0f}",
         )
+    for kind, run in stored.items():
+        rates = f"{run.samples_per_s:,.0f}", "", f"{run.samples_per_cpu_s:,.0f}"
+        table.add_row(f"through to {kind} (the storage process)", *rates, "")
     console.print(table)
     for name, ratio in ratios.items():
         console.print(f"{name}: {ratio:.2f}")
@@ -145,11 +181,19 @@ def print_figures(console: Console, figures: dict[str, Any], ratios: dict[str, f
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.aggregation", description=__doc__.split("\n")[0])
-    parser.add_argument("--frames", type=int, default=500_000, help="frames of 10 samples to fill in")
+    parser.add_argument("--frames", type=int, default=400_000, help="frames of 10 samples to fill in")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3, help="turns of every engine")
     parser.add_argument(
-        "--engines", type=partial(engines_of, by_word=BY_WORD), default=ENGINES, help=",".join(BY_WORD)
+        "--engines", type=partial(engines_of, by_word=BY_WORD), default=DEFAULT, help=",".join(BY_WORD)
+    )
+    parser.add_argument(
+        "--no-store", dest="store", action="store_false", help="leave the way to the database out"
+    )
+    parser.add_argument(
+        "--timescaledb",
+        default=os.environ.get(TIMESCALEDB_VARIABLE),
+        help="a server with the extension, where databases may be made, by its URL",
     )
     parser.add_argument("--engine-cpus", type=cpus_of, default=(), help="pin the engines, such as 1")
     parser.add_argument("--kafka-cpus", type=cpus_of, default=(), help="pin Kafka, such as 0")
@@ -169,7 +213,7 @@ def main() -> None:
     require_same_code()
     folder = Path(tempfile.mkdtemp(prefix="plantwire-bench-"))
     try:
-        runs = run_all(console, arguments, plan, folder)
+        runs, stored = run_all(console, arguments, plan, folder)
     except (RuntimeError, StackError) as error:
         console.print(f"[red]{error}[/red]\nLogs are kept in {folder}")
         raise SystemExit(1) from None
@@ -188,12 +232,12 @@ def main() -> None:
             "engine_cpus": list(arguments.engine_cpus) or "any",
             "kafka_cpus": list(arguments.kafka_cpus) or "any",
         },
-        figures={"engines": figures},
+        figures={"engines": figures, "through_to_the_database": stored},
         ratios=ratios,
         targets=targets,
         peers=True,
     )
-    print_figures(console, figures, ratios)
+    print_figures(console, figures, stored, ratios)
     report.print_targets(console, targets)
     console.print(f"Written to {report.write_report(outcome, arguments.results)}")
 

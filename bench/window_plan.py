@@ -23,10 +23,12 @@ ROUND_MS: Final = 100
 SAMPLES_PER_WINDOW: Final = ONE_SECOND.size_ms // ROUND_MS
 OPEN_AT_END_MS: Final = 2_000
 """Windows that end later are not asked for: what closes them comes after the last frame."""
-HELD_BACK_MS: Final = 65_000
+HELD_BACK_MS: Final = 10_000
 """An engine may hold windows back for so long while it works off old frames; the last then come at once."""
-MEASURED_PART: Final = (0.2, 0.7)
-"""Of all windows: after start-up, and before the last ones that an engine held back."""
+MEASURED_PART: Final = (0.4, 0.9)
+"""Of all windows: after start-up and what was held back until its end (three seconds long, by Flink SQL), and
+before the last ones, which are held back too.
+"""
 SUM_TOLERANCE: Final = 1e-9
 """Relative; engines may add in another order."""
 
@@ -73,6 +75,11 @@ class WindowPlan(msgspec.Struct, frozen=True):
     def last_end_ms(self, base_ms: int) -> int:
         """The end of the last window that is asked for; `base_ms` is a whole second."""
         return (base_ms + self.rounds * ROUND_MS - OPEN_AT_END_MS) // ONE_SECOND.size_ms * ONE_SECOND.size_ms
+
+    def seconds(self, base_ms: int) -> int:
+        """Rows of the 1 s tier that it makes, the last ones included; `base_ms` is a whole second."""
+        end_ms = base_ms + (self.rounds - 1) * ROUND_MS + ROUND_MS * (self.devices - 1) // self.devices
+        return ((end_ms - base_ms) // ONE_SECOND.size_ms + 1) * self.devices * METRICS_PER_FRAME
 
     def windows(self, base_ms: int) -> Windows:
         """Every window that is asked for."""
