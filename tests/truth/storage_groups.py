@@ -29,11 +29,12 @@ REFRESH_WITHIN_S = 120.0
 class Group:
     """A consumer group of one storage process, and its database."""
 
-    def __init__(self, bootstrap: str, database: str, name: str, folder: Path) -> None:
+    def __init__(self, bootstrap: str, database: str, name: str, folder: Path, **settings: str) -> None:
         self._bootstrap = bootstrap
         self._name = name
         self.database = database
-        self.process = StorageProcess(bootstrap, database, folder / f"storage-{name}.log", name)
+        log_file = folder / f"storage-{name}.log"
+        self.process = StorageProcess(bootstrap, database, log_file, name, **settings)
 
     def wait_until_through(self, timeout_s: float) -> None:
         wait_until_stored(self._bootstrap, self._name, timeout_s)

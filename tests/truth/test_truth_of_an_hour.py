@@ -40,7 +40,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, Gro
     postgres = Postgres(home / "postgres", ports[2], home / "postgres.log", secrets.token_urlsafe(32))
     with running(kafka), running(postgres):
         create_topics(kafka.bootstrap)
-        group = Group(kafka.bootstrap, postgres.url, "first", home)
+        # In small batches, so that late samples come to seconds that are there already.
+        batches = {"PLANTWIRE_STORAGE_BATCH_SAMPLES": "400"}
+        group = Group(kafka.bootstrap, postgres.url, "first", home, **batches)
         with running(group.process):
             faults = (killed(group.process), restarted(postgres), restarted(kafka), killed(postgres))
             send_all(kafka.bootstrap, plant(HOUR, seed=5), PER_S, faults)

@@ -24,7 +24,7 @@ SETTLED_S = 20
 class StorageProcess(ServerProcess):
     """`python -m plantwire.storage` on a free port, in a consumer group of its own."""
 
-    def __init__(self, kafka: str, database: str, log_file: Path, group: str) -> None:
+    def __init__(self, kafka: str, database: str, log_file: Path, group: str, **settings: str) -> None:
         (port,) = free_ports(1)
         super().__init__("storage", port, log_file)
         self.url = f"http://127.0.0.1:{port}"
@@ -35,6 +35,7 @@ class StorageProcess(ServerProcess):
             "PLANTWIRE_STORAGE_GROUP": group,
             "PLANTWIRE_STORAGE_RETRY_MAX_S": "0.5",
             **{f"PLANTWIRE_{name.upper()}": str(days) for name, days in FOR_EVER.items()},
+            **settings,
         }
 
     def command(self) -> Sequence[str]:
