@@ -3,7 +3,7 @@
 #   make setup         environment, jars and dashboard; skips what is up to date
 #   make demo          setup, then the whole stack with a simulated plant until Ctrl-C
 #   make test          setup, then style, types, import contracts and every test but the long ones
-#   make test-long     the tests that take minutes each: jobs that `plantwire up` does not start yet, silences
+#   make test-long     the tests that take minutes each: a generated day, jobs over kills and savepoints, long outages
 #   make truth         a generated day, over kills and restarts, held row by row against an offline computation
 #   make lint          style, types and import contracts only
 #   make fuzz          setup, then every decoder under a coverage-guided fuzzer, about 10 minutes
