@@ -142,8 +142,10 @@ class Detection:
             topics.HEADER_SOURCE: f"kafka:{topics.TELEMETRY_RAW}".encode(),
             topics.HEADER_RECEIVED_TIME: str(received_us // 1000).encode(),
         }
-        body = (record.body or b"")[:BODY_MAX_BYTES]
-        self._outlet.send(topics.TELEMETRY_DLQ, record.key, body, headers)
+        body = record.body or b""
+        if len(body) > BODY_MAX_BYTES:
+            headers[topics.HEADER_WHOLE_SIZE] = str(len(body)).encode()
+        self._outlet.send(topics.TELEMETRY_DLQ, record.key, body[:BODY_MAX_BYTES], headers)
 
     def _read_log(self) -> Iterable[AlarmEvent]:
         try:

@@ -45,6 +45,8 @@ HEADER_FINGERPRINT: Final = "avro.fingerprint"
 HEADER_REASON: Final = "reason"
 HEADER_SOURCE: Final = "source"
 HEADER_RECEIVED_TIME: Final = "received.time.ms"
+HEADER_WHOLE_SIZE: Final = "whole.size.bytes"
+"""Of a dead letter that was cut to fit a record."""
 
 CHANNEL_CRITICAL: Final = "alarms:critical"
 CHANNEL_CLEARED: Final = "alarms:cleared"

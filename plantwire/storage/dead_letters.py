@@ -16,15 +16,19 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from plantwire.schemas.topics import HEADER_REASON, HEADER_RECEIVED_TIME, HEADER_SOURCE, TELEMETRY_DLQ
+from plantwire.schemas.topics import (
+    HEADER_REASON,
+    HEADER_RECEIVED_TIME,
+    HEADER_SOURCE,
+    HEADER_WHOLE_SIZE,
+    TELEMETRY_DLQ,
+)
 from plantwire.storage.batch import Refusal
 from plantwire.storage.settings import StorageSettings
 from plantwire.storage.source import kafka_log
 
 SOURCE: Final = "storage"
 BODY_MAX_BYTES: Final = 900_000
-HEADER_WHOLE_SIZE: Final = "whole.size.bytes"
-"""Of a body that was cut."""
 ACK_TIMEOUT_S: Final = 10.0
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-import httpx
-
 from plantwire.domain.detection import DeviceDetector
 from plantwire.domain.packed_state import pack
 from plantwire.domain.rule_book import RuleBook
@@ -14,7 +12,6 @@ from plantwire.jobs import alarm_detection
 from plantwire.schemas import topics
 from plantwire.schemas.records import AlarmRule, Limit
 from plantwire.schemas.severity import Severity
-from plantwire.stack.servers.flink import TaskManager
 from tests.topology.cluster import Cluster, now_ms
 from tests.topology.conftest import RULES
 
@@ -163,7 +160,7 @@ def test_a_killed_task_manager_loses_no_alarm(cluster: Cluster) -> None:
     for index, device in enumerate(devices):
         cluster.send(device, temperature=101)
         if index == 30:
-            victim = _task_manager_of(cluster)
+            victim = cluster.worker_of(alarm_detection.NAME)
             victim.clear_away()  # kill -9
             victim.start()
     cluster.until(
@@ -179,14 +176,3 @@ def test_a_killed_task_manager_loses_no_alarm(cluster: Cluster) -> None:
     every = [cluster.alarms(d) for d in devices]
     # `alarms` folds equal (id, revision) pairs: one id per device means that duplicates carried it.
     assert all(len({e.alarm_id for e in events}) == 1 for events in every)
-
-
-def _task_manager_of(cluster: Cluster) -> TaskManager:
-    """The TaskManager that runs detection."""
-    rest = cluster.job_manager.url
-    job = cluster.jobs.find(alarm_detection.NAME)
-    assert isinstance(job, dict)
-    vertices = httpx.get(f"{rest}/jobs/{job['jid']}").json()["vertices"]
-    (subtask,) = httpx.get(f"{rest}/jobs/{job['jid']}/vertices/{vertices[0]['id']}").json()["subtasks"]
-    name = subtask["taskmanager-id"]
-    return next(t for t in cluster.task_managers if t.name == name)

@@ -25,7 +25,6 @@ from tests.topology.window_watch import (
     next_second_ms,
     send,
     take_checkpoint,
-    task_manager_of,
     values_of,
     wait_for_count,
     wait_for_windows,
@@ -209,7 +208,7 @@ def test_windows_told_again_after_a_crash_are_not_announced_twice(job: Cluster, 
     start_ms = next_second_ms()
     send(job, frame("line-11", start_ms, flow=1))
     windows.wait_for("line-11", start_ms)
-    worker = task_manager_of(job)
+    worker = job.worker_of(telemetry_aggregation.NAME)
     worker.clear_away()  # kill -9
     worker.start()
     # Sent while nobody reads, and told once somebody does.
@@ -241,7 +240,7 @@ def test_windows_are_right_over_the_death_of_a_task_manager(job: Cluster, window
     take_checkpoint(job)
     plant = Plant(job, "killed")
     plant.run_for(3_000)
-    worker = task_manager_of(job)
+    worker = job.worker_of(telemetry_aggregation.NAME)
     worker.clear_away()  # kill -9
     plant.run_for(4_000)
     worker.start()

@@ -15,7 +15,6 @@ import httpx
 from plantwire.jobs import telemetry_aggregation
 from plantwire.schemas.codec import FRAME_CODEC
 from plantwire.schemas.records import Metric, TelemetryFrame
-from plantwire.stack.servers.flink import TaskManager
 from tests.topology.cluster import Cluster, now_ms
 
 WAIT_S = 20.0
@@ -185,13 +184,3 @@ def take_checkpoint(cluster: Cluster) -> None:
         30,
         "a checkpoint",
     )
-
-
-def task_manager_of(cluster: Cluster) -> TaskManager:
-    """The TaskManager that runs the job."""
-    rest = f"{cluster.job_manager.url}/jobs"
-    job = cluster.jobs.find(telemetry_aggregation.NAME)
-    assert isinstance(job, dict)
-    vertex = httpx.get(f"{rest}/{job['jid']}").json()["vertices"][0]["id"]
-    (subtask,) = httpx.get(f"{rest}/{job['jid']}/vertices/{vertex}").json()["subtasks"]
-    return next(t for t in cluster.task_managers if t.name == subtask["taskmanager-id"])

@@ -12,17 +12,15 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import psycopg
 import pytest
 
 from plantwire.jobs import telemetry_aggregation
 from plantwire.stack.ports import free_ports
-from plantwire.stack.servers.flink import TaskManager
 from plantwire.stack.servers.postgres import Postgres
 from tests.conftest import running
 from tests.history_tables import timescale_database
-from tests.topology.cluster import Cluster, running_cluster
+from tests.topology.cluster import running_cluster
 from tests.truth.generated_plant import DAY, plant
 from tests.truth.live_plant import SIZES_MS, LivePlant, differs, live_plant, offline_windows
 from tests.truth.offline_tables import Offline, offline
@@ -68,13 +66,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                     killed(group.process),
                     restarted(postgres),
                     restarted(cluster.kafka),
-                    lambda: killed(task_manager_of(cluster))(),
+                    lambda: killed(cluster.worker_of(telemetry_aggregation.NAME))(),
                     killed(postgres),
                 )
                 send_all(bootstrap, day, PER_S, faults)
                 group.wait_until_through(THROUGH_S)
                 begin_ms = quiet_time(live)
-                killed(task_manager_of(cluster))()
+                killed(cluster.worker_of(telemetry_aggregation.NAME))()
                 quiet_time(live)
                 quiet.append((begin_ms, live.newest_ms("1s")))
             assert live.errors == []
@@ -90,16 +88,6 @@ def quiet_time(live: LivePlant) -> int:
     begin_ms = live.newest_ms("1s")
     until(lambda: live.newest_ms("1s") >= begin_ms + QUIET_MS, 60, "windows are told for a while")
     return begin_ms
-
-
-def task_manager_of(cluster: Cluster) -> TaskManager:
-    """The TaskManager that runs the job."""
-    rest = f"{cluster.job_manager.url}/jobs"
-    job = cluster.jobs.find(telemetry_aggregation.NAME)
-    assert isinstance(job, dict)
-    vertex = httpx.get(f"{rest}/{job['jid']}").json()["vertices"][0]["id"]
-    (subtask,) = httpx.get(f"{rest}/{job['jid']}/vertices/{vertex}").json()["subtasks"]
-    return next(t for t in cluster.task_managers if t.name == subtask["taskmanager-id"])
 
 
 def test_every_row_is_the_offline_one(run: Run) -> None:
