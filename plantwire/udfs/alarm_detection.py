@@ -22,6 +22,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from plantwire.domain.plant_detection import PlantDetection
 from plantwire.platform.alarm_log import recent_alarms
 from plantwire.platform.critical_path import CriticalPath
+from plantwire.platform.rule_topic import read_rules
 from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC
@@ -47,14 +48,15 @@ DELETED: Final = b""
 """Kept in the broadcast state in place of a deleted rule, or `first_rules` would bring it back after a
 failure: they are from the time of submission.
 """
+RULES_TIMEOUT_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
 
 class AlarmDetection(KeyedBroadcastProcessFunction):
-    """`first_rules` are in force until the broadcast brings newer versions: without them, the frames
-    read before the rules topic would pass unjudged. `bootstrap` is where the alarm log is. `redis_url` None
-    leaves the fast path out.
+    """`first_rules` are in force where the rules topic cannot be read at a start, until the broadcast brings
+    newer versions. `bootstrap` is where that topic and the alarm log are. `redis_url` None leaves the fast
+    path out.
     """
 
     def __init__(self, first_rules: Iterable[AlarmRule], bootstrap: str, redis_url: str | None) -> None:
@@ -70,8 +72,11 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         counter = runtime_context.get_metrics_group().add_group("plantwire").counter
         opened_ms = time.time_ns() // 1_000_000
         self._critical_path = CriticalPath(self._redis_url, counter) if self._redis_url else None
-        self._detection = PlantDetection(self._first_rules, self._read_log(), opened_ms, counter)
-        self._restored_rules = False
+        rules = self._read_rules()
+        # What a checkpoint holds of rules is older than what the topic says now.
+        self._restored_rules = rules is not None
+        first = self._first_rules if rules is None else rules
+        self._detection = PlantDetection(first, self._read_log(), opened_ms, counter)
         self._count_events = counter("alarm_events")
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
@@ -114,6 +119,16 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         for rule_id, body in ctx.get_broadcast_state(RULES_DESCRIPTOR).items():
             self._detection.take_rule(rule_id, None if body == DELETED else body)
         self._restored_rules = True
+
+    def _read_rules(self) -> Iterable[AlarmRule] | None:
+        """The rules in force now. After a failure frames are read anew from a checkpoint, and those that are
+        read before the broadcast brings a rule that came since would pass unjudged by it.
+        """
+        try:
+            return read_rules(self._bootstrap, RULES_TIMEOUT_S).values()
+        except TopicError as error:
+            _log.error("rules-not-read", reason=str(error))
+            return None
 
     def _read_log(self) -> Iterable[AlarmEvent]:
         try:

@@ -7,7 +7,7 @@ import pytest
 from bench.frame_plan import METRICS_PER_FRAME
 from bench.storage import PACES, SERIES, PacedPlan, make_batches, summary
 from bench.storage_run import Run
-from bench.storage_ways import COPY_AND_UPSERT, NUMBERED, STORAGE, WAYS
+from bench.storage_ways import COPY_AND_UPSERT, STORAGE, WAYS
 
 
 def test_batches_have_every_series_in_turn_and_no_key_twice() -> None:
@@ -37,6 +37,6 @@ def test_figures_ratios_and_targets() -> None:
     figures, ratios, targets = summary({"A": rates}, {"A": {"10 Hz": runs, "1 Hz": runs[1:2]}})
     assert figures["rows_per_s"]["A"][COPY_AND_UPSERT]["median"] == 8000
     assert figures["process"]["A"]["10 Hz"]["samples_per_s"]["values"] == (60_000, 40_000, 55_000)
-    assert ratios[f"A: COPY and upsert / {NUMBERED}"] == 8
-    assert ratios["A: the 1 s tier's share of the work"] == 0.25
+    assert ratios["A: numbered / text keys, COPY and upsert"] == 0.12
+    assert ratios["A: storage, with the 1 s tier / COPY and upsert"] == 0.75
     assert [(target.value, target.holds) for target in targets] == [(55_000, True), (40_000, False)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from plantwire.platform.topic_reader import TopicError
+from plantwire.schemas.records import AlarmRule
+
 
 class FakeFlink:
     """One keyed broadcast operator's surroundings. A restore is a new function on the same FakeFlink."""
@@ -89,3 +92,8 @@ class FakeBroadcast:
 
     def put(self, key: str, value: bytes) -> None:
         self._rows[key] = value
+
+
+def no_rules_topic(bootstrap: str, timeout_s: float) -> dict[str, AlarmRule]:
+    """`read_rules` where Kafka cannot be read: the rules of the submission count."""
+    raise TopicError(f"nobody is at {bootstrap}")

@@ -16,7 +16,7 @@ from plantwire.schemas.codec import ALARM_CODEC, FRAME_CODEC, RULE_CODEC
 from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, TelemetryFrame
 from plantwire.udfs import alarm_detection
 from plantwire.udfs.alarm_detection import AlarmDetection
-from tests.unit.udfs.flink_fakes import FakeFlink
+from tests.unit.udfs.flink_fakes import FakeFlink, no_rules_topic
 
 NOW_MS = 1_795_000_000_000
 HOT = AlarmRule("hot", 1, "*", "temperature", (Limit(0, above=100),))
@@ -43,6 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[AlarmEvent]:
     log: list[AlarmEvent] = []
+    monkeypatch.setattr(alarm_detection, "read_rules", no_rules_topic)
     monkeypatch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(log))
     return log
 
@@ -190,3 +191,25 @@ def test_the_log_of_another_severity_is_set_right(clock: Clock, log: list[AlarmE
     restored = started(flink, HOT)
     rows = flink.element(restored, "press-1", body(clock.now_ms + 1000, temperature=101.0))
     assert told(rows) == [("RAISED", 4)]
+
+
+def test_rules_that_came_since_the_checkpoint_judge_the_first_frame_read_anew(
+    clock: Clock, log: list[AlarmEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state and the submission know nothing of it, and its broadcast may come after the frame."""
+    topic = {"hot": HOT}
+    monkeypatch.setattr(alarm_detection, "read_rules", lambda _bootstrap, _timeout_s: topic)
+    flink = FakeFlink()
+    function = started(flink)
+    told = flink.element(function, "press-1", body(NOW_MS, temperature=101.0))
+    assert [ALARM_CODEC.decode(row[1]).kind for row in told] == ["RAISED"]
+
+
+def test_a_rule_that_is_not_in_the_topic_any_more_is_not_brought_back(
+    clock: Clock, log: list[AlarmEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm_detection, "read_rules", lambda _bootstrap, _timeout_s: {})
+    flink = FakeFlink()
+    flink.broadcast["hot"] = RULE_CODEC.encode(HOT)
+    function = started(flink, HOT)
+    assert flink.element(function, "press-1", body(NOW_MS, temperature=101.0)) == []

@@ -27,7 +27,7 @@ from plantwire.schemas.records import (
 )
 from plantwire.udfs import alarm_detection
 from plantwire.udfs.alarm_detection import AlarmDetection
-from tests.unit.udfs.flink_fakes import FakeFlink
+from tests.unit.udfs.flink_fakes import FakeFlink, no_rules_topic
 
 NOW_MS = 1_795_000_000_000
 AFTER_MS = 30_000
@@ -100,6 +100,7 @@ class Plant:
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
     plant = Plant()
+    monkeypatch.setattr(alarm_detection, "read_rules", no_rules_topic)
     monkeypatch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(plant.log))
     monkeypatch.setattr(alarm_detection, "time", plant)
     plant.start()

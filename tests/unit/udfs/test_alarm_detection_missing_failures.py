@@ -13,6 +13,7 @@ from plantwire.domain.limits import NORMAL
 from plantwire.domain.packed_state import unpack
 from plantwire.schemas.records import AlarmEvent
 from plantwire.udfs import alarm_detection
+from tests.unit.udfs.flink_fakes import no_rules_topic
 from tests.unit.udfs.test_alarm_detection_missing import AFTER_MS, HOT, LOST, SILENT, Plant
 
 Sent = tuple[str, int, int, dict[str, float]]
@@ -61,6 +62,7 @@ def test_after_a_failure_the_log_and_the_state_agree(
     with pytest.MonkeyPatch.context() as patch:
         plant = Plant(HOT, LOST, SILENT)
         patch.setattr(alarm_detection, "time", plant)
+        patch.setattr(alarm_detection, "read_rules", no_rules_topic)
         patch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(plant.log))
         plant.start()
         sent: list[Sent] = []

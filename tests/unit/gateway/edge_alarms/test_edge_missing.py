@@ -15,6 +15,7 @@ from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, Metric, Miss
 from plantwire.udfs import alarm_detection
 from tests.unit.gateway.edge_alarms.edge_fakes import NOW_MS, Edge, frame, named
 from tests.unit.gateway.edge_alarms.test_edge_same_as_cloud import Cloud, _Time
+from tests.unit.udfs.flink_fakes import no_rules_topic
 
 HOT = AlarmRule("hot", 1, "*", "temperature", (Limit(0, above=100, deadband=2),))
 LOST = AlarmRule("lost", 1, "*", "pressure", (), missing=(Missing(0, 20_000), Missing(1, 5_000)))
@@ -27,6 +28,7 @@ def _clock() -> object:
     """The job asks the edge's clock for the time; the log of alarms is empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alarm_detection, "time", _Time)
+        patch.setattr(alarm_detection, "read_rules", no_rules_topic)
         patch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: [])
         yield
 

@@ -18,7 +18,7 @@ from plantwire.schemas.records import AlarmEvent, AlarmRule, Limit, TelemetryFra
 from plantwire.udfs import alarm_detection
 from plantwire.udfs.alarm_detection import AlarmDetection
 from tests.unit.gateway.edge_alarms.edge_fakes import Edge, frame
-from tests.unit.udfs.flink_fakes import FakeFlink
+from tests.unit.udfs.flink_fakes import FakeFlink, no_rules_topic
 
 HOT = AlarmRule("hot", 1, "*", "temperature", (Limit(0, above=100, deadband=2), Limit(1, above=90)))
 SLOW = AlarmRule(
@@ -66,6 +66,7 @@ def _clock() -> Iterator[None]:
     """The job asks the edge's clock for the time; the log of alarms is empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alarm_detection, "time", _Time)
+        patch.setattr(alarm_detection, "read_rules", no_rules_topic)
         patch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: [])
         yield
 
