@@ -57,7 +57,7 @@ def complete_checkpoint(flink: str, job_id: str) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("away_s", [60, pytest.param(600, marks=pytest.mark.long)])
+@pytest.mark.parametrize("away_s", [30, pytest.param(600, marks=pytest.mark.long)])
 def test_alarms_and_checkpoints_go_on_without_the_database_and_nothing_is_lost(
     stack: Stack, tmp_path: Path, away_s: int
 ) -> None:

@@ -15,6 +15,9 @@ from plantwire.simulator.signals import gaussian
 from plantwire.stack.assembly import PATTERNS_JOB, SCORING_JOB
 from tests.e2e.conftest import Stack, stack_in
 
+# A stack of its own with two jobs more.
+pytestmark = pytest.mark.long
+
 EFFECT_S = 120
 SCORING = 'scoring:\n  - {devices: "scored-*", metric: torque}\n'
 PATTERNS = """\
