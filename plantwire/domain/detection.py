@@ -11,7 +11,7 @@ Not here: Flink, Kafka, Redis (`udfs`); one rule on one value (`domain.limits`);
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, isfinite
 from typing import Final, TypedDict
 
@@ -118,6 +118,23 @@ class DeviceDetector:
     def exact_state(self) -> DeviceState:
         """The state to go on from in another detector (`adopt`)."""
         return self.silences.exact(self.state) if self.watches_silence else self.state
+
+    def state_before(self, times: Iterable[tuple[str, int]]) -> DeviceState:
+        """The state to judge a frame from in another detector, one that may not have seen the newest values:
+        of what is late in it, (metric, event time), the newest time that was seen is there too.
+        """
+        state = self.exact_state()
+        after = state
+        for metric, event_ms in times:
+            newest_ms = self.clock.newest_of(metric)
+            if event_ms >= newest_ms:
+                continue
+            for compiled in self._rules.for_metric(metric):
+                key = (compiled.rule.rule_id, metric)
+                if key not in after:
+                    after = dict(state) if after is state else after
+                    after[key] = Tracked(LimitState(), None, newest_ms)
+        return after
 
     def passes(self, names: tuple[str, ...], numbers: Sequence[float], event_ms: int) -> bool:
         """Whether a frame changes nothing: no alarm is active and no delay runs, every number is where no

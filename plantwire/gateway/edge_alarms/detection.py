@@ -140,7 +140,7 @@ class EdgeAlarms:
         before, refused = watch.detector.state, watch.detector.silences.refused
         found = watch.take_rules(book, frame.event_time_ms)
         if watch.diverged_order is not None:
-            frame = msgspec.structs.replace(frame, edge_state=watch.packed())
+            frame = msgspec.structs.replace(frame, edge_state=watch.packed(frame))
         found += watch.take(frame, now_ms)
         if watch.detector.silences.refused != refused:
             self._metrics.silences_unwatched.inc(watch.detector.silences.refused - refused)

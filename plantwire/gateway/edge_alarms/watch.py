@@ -64,9 +64,14 @@ class DeviceWatch:
         running = self.look_at_ms or self.diverged_order is not None or self.dirty
         return not self.detector.state and not running
 
-    def packed(self) -> bytes:
-        """Site and state, as a frame carries them."""
-        return pack(self.detector.site, self.detector.exact_state(), self._ear.clock_ahead_ms or 0)
+    def packed(self, frame: TelemetryFrame) -> bytes:
+        """Site and state before `frame`, as it carries them."""
+        times = (
+            (metric.name, metric.event_time_ms or frame.event_time_ms)
+            for metric in frame.metrics
+            if metric.number is not None and metric.quality == QUALITY_GOOD
+        )
+        return pack(self.detector.site, self.detector.state_before(times), self._ear.clock_ahead_ms or 0)
 
     def take_rules(self, book: RuleBook, event_now_ms: int) -> list[AlarmEvent]:
         """Use the rules in force, where they changed: before a frame, and before its state is looked at."""

@@ -171,3 +171,22 @@ def test_after_a_cut_both_go_on_with_the_same_alarms(
     log += edge.stored
     assert set(named(edge_told)) <= set(named(cloud.told + log))
     assert {event.alarm_id for event in cloud.told} <= {event.alarm_id for event in edge_told} | guessed
+
+
+def test_what_is_late_for_the_edge_is_late_for_a_cloud_that_missed_the_newer_value() -> None:
+    """A value within limits went to the buffer; the older one that comes after it starts no delay."""
+    edge = _Time.edge = Edge(SLOW)
+    cloud = Cloud(edge, SLOW)
+    for n, (passes_ms, late_ms, pressure, cut) in enumerate(
+        [(0, 0, 2.0, False), (5_000, 0, 2.0, True), (1, 1_500, 0.5, False), (2_500, 0, 0.5, False)]
+    ):
+        edge.loop.advance(passes_ms)
+        carried = edge.take(frame(edge.loop.now_ms - late_ms, pressure=pressure))
+        if cut:
+            edge.alarms.on_spilled("press-1", n)
+        else:
+            cloud.take(carried)
+            if carried.edge_state:
+                edge.alarms.on_delivered_with_state("press-1", n)
+    assert named(cloud.told) == named(edge.told) == []
+    assert cloud.active() == set()
