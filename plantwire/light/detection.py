@@ -22,9 +22,8 @@ from plantwire.light.kafka_source import Cluster, KafkaSource, ReadUp, Record
 from plantwire.light.metrics import LightMetrics
 from plantwire.light.outlet import Outlet
 from plantwire.light.states import States
-from plantwire.platform.alarm_log import recent_alarms
+from plantwire.platform.alarm_log import recent_alarms_if_readable
 from plantwire.platform.critical_path import CriticalPath
-from plantwire.platform.topic_reader import TopicError
 from plantwire.schemas import topics
 from plantwire.schemas.codec import ALARM_CODEC
 from plantwire.schemas.records import AlarmEvent
@@ -67,7 +66,9 @@ class Detection:
         """Read the rules to their end; wake every device that has a state, once frames are read."""
         opened_ms = self._clock_us() // 1000
         self._states = states
-        self._detection = PlantDetection((), self._read_log(), opened_ms, self._metrics.counter)
+        self._detection = PlantDetection(
+            (), recent_alarms_if_readable(self._bootstrap), opened_ms, self._metrics.counter
+        )
         for device_id in states.packed:
             states.timers.set(device_id, opened_ms)
         partitions = cluster.partitions[topics.ALARMS_RULES]
@@ -146,11 +147,3 @@ class Detection:
         if len(body) > BODY_MAX_BYTES:
             headers[topics.HEADER_WHOLE_SIZE] = str(len(body)).encode()
         self._outlet.send(topics.TELEMETRY_DLQ, record.key, body[:BODY_MAX_BYTES], headers)
-
-    def _read_log(self) -> Iterable[AlarmEvent]:
-        try:
-            return recent_alarms(self._bootstrap)
-        except TopicError as error:
-            # Without the log, an alarm that a failure left behind stays as announced.
-            _log.error("alarm-log-not-read", reason=str(error))
-            return ()

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from plantwire.platform.topic_reader import TopicRecord, read_to_end
+import structlog
+
+from plantwire.platform.topic_reader import TopicError, TopicRecord, read_to_end
 from plantwire.schemas.codec import ALARM_CODEC, UndecodableError
 from plantwire.schemas.patterns import is_pattern_alarm
 from plantwire.schemas.records import AlarmEvent, AlarmKind
 from plantwire.schemas.topics import ALARMS_FIRE
+
+_log = structlog.get_logger(__name__)
 
 RECENT_EVENTS: Final = 10_000
 """Per partition: what a failure can have cut off from a job's state lies within, but for a flood."""
@@ -41,6 +45,17 @@ def recent_alarms(bootstrap: str, timeout_s: float = 10.0) -> list[AlarmEvent]:
     records = read_to_end(bootstrap, ALARMS_FIRE, timeout_s, last=RECENT_EVENTS)
     of_rules = (event for event in _events(records) if not is_pattern_alarm(event.rule_id))
     return list(_last_of(of_rules, forget_cleared=False).values())
+
+
+def recent_alarms_if_readable(bootstrap: str) -> list[AlarmEvent]:
+    """`recent_alarms`, or none where the log cannot be read, which is logged: detection must run. Without
+    the log, an alarm that a failure left behind stays as announced.
+    """
+    try:
+        return recent_alarms(bootstrap)
+    except TopicError as error:
+        _log.error("alarm-log-not-read", reason=str(error))
+        return []
 
 
 def active_pattern_alarms(bootstrap: str, timeout_s: float = 60.0) -> list[AlarmEvent]:

@@ -20,7 +20,7 @@ from pyflink.datastream import KeyedBroadcastProcessFunction, OutputTag
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from plantwire.domain.plant_detection import PlantDetection
-from plantwire.platform.alarm_log import recent_alarms
+from plantwire.platform.alarm_log import recent_alarms_if_readable
 from plantwire.platform.critical_path import CriticalPath
 from plantwire.platform.rule_topic import read_rules
 from plantwire.platform.topic_reader import TopicError
@@ -76,7 +76,9 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         # What a checkpoint holds of rules is older than what the topic says now.
         self._restored_rules = rules is not None
         first = self._first_rules if rules is None else rules
-        self._detection = PlantDetection(first, self._read_log(), opened_ms, counter)
+        self._detection = PlantDetection(
+            first, recent_alarms_if_readable(self._bootstrap), opened_ms, counter
+        )
         self._count_events = counter("alarm_events")
 
     def process_element(self, body: bytes | None, ctx: Any) -> Iterable[Any] | None:
@@ -129,14 +131,6 @@ class AlarmDetection(KeyedBroadcastProcessFunction):
         except TopicError as error:
             _log.error("rules-not-read", reason=str(error))
             return None
-
-    def _read_log(self) -> Iterable[AlarmEvent]:
-        try:
-            return recent_alarms(self._bootstrap)
-        except TopicError as error:
-            # Detection must run; without the log, an alarm that a failure left behind stays as announced.
-            _log.error("alarm-log-not-read", reason=str(error))
-            return ()
 
     def _emit(self, event: AlarmEvent) -> Row:
         event = msgspec.structs.replace(event, detect_out_us=time.time_ns() // 1000)

@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[AlarmEvent]:
     log: list[AlarmEvent] = []
     monkeypatch.setattr(alarm_detection, "read_rules", no_rules_topic)
-    monkeypatch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(log))
+    monkeypatch.setattr(alarm_detection, "recent_alarms_if_readable", lambda _bootstrap: list(log))
     return log
 
 

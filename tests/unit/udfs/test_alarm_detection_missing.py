@@ -101,7 +101,7 @@ class Plant:
 def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
     plant = Plant()
     monkeypatch.setattr(alarm_detection, "read_rules", no_rules_topic)
-    monkeypatch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(plant.log))
+    monkeypatch.setattr(alarm_detection, "recent_alarms_if_readable", lambda _bootstrap: list(plant.log))
     monkeypatch.setattr(alarm_detection, "time", plant)
     plant.start()
     return plant

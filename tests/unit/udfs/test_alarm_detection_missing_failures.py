@@ -63,7 +63,7 @@ def test_after_a_failure_the_log_and_the_state_agree(
         plant = Plant(HOT, LOST, SILENT)
         patch.setattr(alarm_detection, "time", plant)
         patch.setattr(alarm_detection, "read_rules", no_rules_topic)
-        patch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: list(plant.log))
+        patch.setattr(alarm_detection, "recent_alarms_if_readable", lambda _bootstrap: list(plant.log))
         plant.start()
         sent: list[Sent] = []
         kept: tuple[dict[str, bytes], set[tuple[str, int]], int] = ({}, set(), 0)

@@ -67,7 +67,7 @@ def _clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alarm_detection, "time", _Time)
         patch.setattr(alarm_detection, "read_rules", no_rules_topic)
-        patch.setattr(alarm_detection, "recent_alarms", lambda _bootstrap: [])
+        patch.setattr(alarm_detection, "recent_alarms_if_readable", lambda _bootstrap: [])
         yield
 
 
