@@ -173,11 +173,11 @@ def compress(database: str) -> None:
 
 
 def turn_away(database: str) -> None:
-    """End all its connections, as a restart of the server would, which is not ours."""
+    """End all connections of the storage's role, as a restart of the server would, which is not ours."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
         )
 
 
