@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -154,13 +155,8 @@ class HistoryStore:
         if self._clock() >= self._gone_due_s:
             self._gone_due_s = self._clock() + GONE_EVERY_S
             try:
-                async with self._pool.connection() as connection:
-                    self._connections_used += 1
-                    try:
-                        async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
-                            rows = await (await connection.execute(_GONE)).fetchall()
-                    finally:
-                        self._connections_used -= 1
+                async with self._connection() as connection:
+                    rows = await (await connection.execute(_GONE)).fetchall()
                 gone: dict[str, int] = dict(rows)
                 self._gone_before_ms = {tier.name: gone.get(tier.table, 0) for tier in TIERS}
             except (psycopg.Error, TimeoutError):
@@ -170,13 +166,8 @@ class HistoryStore:
     async def read(self, plan: Plan, device_id: str, metric: str, limit: int) -> Page:
         """At most `limit` points; raises HistoryError."""
         try:
-            async with self._pool.connection() as connection:
-                self._connections_used += 1
-                try:
-                    async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
-                        rows = await self._rows(connection, plan, device_id, metric, limit + 1)
-                finally:
-                    self._connections_used -= 1
+            async with self._connection() as connection:
+                rows = await self._rows(connection, plan, device_id, metric, limit + 1)
         except TooManyRequests:
             raise HistoryBusyError("Too many requests for history are waiting.") from None
         except PoolTimeout:
@@ -204,6 +195,17 @@ class HistoryStore:
         self._refusal = None
         next_ms = rows.pop()[0] if len(rows) > limit else None
         return Page(rows, next_ms)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        """A connection for one question, for as long as one may take."""
+        async with self._pool.connection() as connection:
+            self._connections_used += 1
+            try:
+                async with asyncio.timeout(self._statement_timeout_s + SILENCE_MAX_S):
+                    yield connection
+            finally:
+                self._connections_used -= 1
 
     def _tell(self, error: psycopg.Error) -> None:
         """Log a refusal, once while it is the same."""
