@@ -116,18 +116,19 @@ class InfluxSink:
         parts = [lines[start : start + size] for start in range(0, len(lines), size)][::-1]
         todo, outcome = list(parts), Counter[str]()
         failures = 0
-        refused_all = ""
+        reason, refused_all = "", False
         while True:
             try:
                 if not todo:
                     self._writer.ready()
-                elif refused_all:
-                    self._ask_again(lines, refused_all)
+                if refused_all:
+                    self._ask_again(lines, reason)
                 while todo:
-                    refused_all = self._write(todo, outcome) or refused_all
-                if outcome["refused"] >= ALL_REFUSED_MIN and not outcome["written"]:
+                    reason = self._write(todo, outcome) or reason
+                refused_all = outcome["refused"] >= ALL_REFUSED_MIN and not outcome["written"]
+                if refused_all:
                     todo, outcome = list(parts), Counter()
-                    raise InfluxAwayError(refused_all)
+                    raise InfluxAwayError(reason)
             except InfluxAwayError as error:
                 self._supply.report(INFLUX, str(error))
                 self._metrics.failures.inc()

@@ -174,6 +174,30 @@ def test_a_few_samples_that_are_refused_hold_nothing_up() -> None:
     assert (world.settled, world.taken) == ([0, 1, 2], {2.0})
 
 
+def test_a_few_samples_that_are_refused_hold_nothing_up_over_an_outage_either() -> None:
+    world = World(numbered(0, 1))
+    world.poison = {0.0, 1.0}
+    inner = world.write
+
+    def write(lines: Sequence[bytes]) -> int:
+        if len(world.sizes) == 2 and not world.value("failures_total"):
+            raise InfluxAwayError("no route")
+        return inner(lines)
+
+    world.write = write  # type: ignore[method-assign]
+    waits: list[None] = []
+
+    def on_wait() -> None:
+        waits.append(None)
+        if len(waits) == 100:
+            world.stopping.set()
+
+    world.on_wait = on_wait
+    world.run()
+    assert world.settled == [0, 1]
+    assert world.value("failures_total") == 1
+
+
 def test_an_outage_in_the_middle_of_the_search_loses_nothing() -> None:
     world = World(numbered(*range(8)))
     world.poison = {5.0}
